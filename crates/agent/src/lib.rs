@@ -1,0 +1,1 @@
+//! The agent beside an application: stops it, proves that it stopped, keeps it stopped

@@ -1,0 +1,1 @@
+//! What every process of Quiesce needs from its surroundings: telemetry, clock, signals, drain

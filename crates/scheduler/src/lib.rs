@@ -1,0 +1,1 @@
+//! The scheduler: requests in, operations driven to their end, progress out

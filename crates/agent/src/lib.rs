@@ -1,1 +1,6 @@
-//! The agent beside an application: stops it, proves that it stopped, keeps it stopped
+//! The agent beside an application: stops it, proves that it stopped, keeps it stopped.
+//!
+//! [`application`] is the seam: the hook server above it knows schedulers and no processes, the supervisor below it
+//! knows processes and no schedulers. Linux only: ends are verified with pidfds and `/proc`.
+
+pub mod application;

@@ -1,0 +1,265 @@
+//! The default engine: one `redb` file in a directory of its own, for one scheduler.
+//!
+//! Owns the data directory, the committer thread and the mapping of the contract to `redb`. One thread writes: it takes
+//! the first batch that waits, then everything else that waits, and makes all of it durable with one sync. Under load
+//! a sync is shared by many batches; without load a batch waits for nobody.
+//!
+//! Linux only: it relies on `flock`, on `fsync` of directories and on file modes.
+//!
+//! # When the engine fails
+//!
+//! After an input or output error `redb` refuses all work until it is opened again, because what it holds in memory may no
+//! longer be what is on disk. So does this store: the group at hand gets [`CommitError::Engine`], everything after it
+//! [`CommitError::Closed`], and the sender of [`Store::durable`] goes away. The process should end and be started again;
+//! opening repairs. A full disk is noticed before it can do that: see [`Options::reserve_bytes`].
+
+mod committer;
+mod format;
+mod open;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc as blocking};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use redb::{Database, ReadableDatabase};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use crate::{Batch, CommitError, Committed, EngineError, Entry, Key, ReadError, Revision, Scan, Store};
+use committer::{Committer, Request};
+use format::RECORDS;
+use open::DirectoryLock;
+
+pub use format::FORMAT_VERSION;
+pub use open::{DATABASE_FILE, OpenError};
+
+/// Most batches that wait for the committer. A thousand is a few groups' worth, so the committer never idles under load,
+/// and at 5,000 single commits a second a full queue is a fifth of a second of waiting. When it is full, commit waits.
+const QUEUE_MAX: usize = 1024;
+
+/// Most bytes of batches that wait for the committer, so that a thousand of the largest cannot fill the memory; four of
+/// the largest batches. When it is full, commit waits.
+const QUEUE_BYTES_MAX: u32 = 16 << 20;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The life of the store if it is created now.
+    pub new_life: Uuid,
+    /// Begin a new life on what is there, called `new_life`: for a directory that was put back from a copy. Revisions
+    /// after the copy may have been seen by watchers and will be given out again for other writes; the new life makes
+    /// their resume tokens recognisable.
+    pub renew_life: bool,
+    /// Memory the engine may use to cache pages.
+    pub cache_bytes: usize,
+    /// Free space on the file system below which commits are refused with [`CommitError::Full`], before the engine has
+    /// to find out by failing. The store heals by itself when there is room again.
+    pub reserve_bytes: u64,
+}
+
+impl Options {
+    /// The state of a busy scheduler is some tens of megabytes; this keeps most of it in memory.
+    pub const CACHE_BYTES: usize = 64 << 20;
+
+    /// Several times what one group of commits can need, copies of pages included.
+    pub const RESERVE_BYTES: u64 = 64 << 20;
+
+    /// The defaults, with the life of the store in case it is created.
+    pub fn new(new_life: Uuid) -> Self {
+        Self { new_life, renew_life: false, cache_bytes: Self::CACHE_BYTES, reserve_bytes: Self::RESERVE_BYTES }
+    }
+}
+
+/// A store in a directory of its own. One process at a time; see the [module](self) for what happens on failure.
+///
+/// Reads need a tokio runtime around them: they run on its blocking threads.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    /// Gone once the store is closing, which ends the committer when it has done what is queued.
+    requests: Option<mpsc::Sender<Request>>,
+    queued_bytes: Arc<Semaphore>,
+    durable: watch::Receiver<Revision>,
+    life: Uuid,
+    engine: Option<Arc<Engine>>,
+    committer: Option<JoinHandle<Result<(), EngineError>>>,
+    /// Hears of the end of the engine. The mutex is never contended; it makes the receiver shareable.
+    engine_gone: Mutex<blocking::Receiver<()>>,
+}
+
+/// The open database. Fields are dropped in order: the file is closed, then the lock is given up, then it is told.
+#[derive(Debug)]
+struct Engine {
+    database: Database,
+    _lock: DirectoryLock,
+    _gone: blocking::SyncSender<()>,
+}
+
+/// Why a store did not close in order. Everything that was acknowledged is durable all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The engine had failed before.
+    #[error("the storage engine had failed")]
+    Engine {
+        /// What the engine said.
+        #[source]
+        source: EngineError,
+    },
+    /// The committer thread panicked.
+    #[error("the committer thread panicked")]
+    Panicked,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `directory`, and creates both if need be (directory 0700, file 0600).
+    ///
+    /// Blocks. After a clean end it takes about a millisecond. After a crash the engine walks its whole file to repair
+    /// it: about a tenth of a second for 50 MB in the page cache, about a second when it comes from a slow disk.
+    /// (`redb` can avoid that by saving more with each commit, its quick repair; that makes every single commit 1.6 times
+    /// slower to save a moment after a crash, so it is off.)
+    pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
+        let (gone, engine_gone) = blocking::sync_channel(0);
+        let opened = open::open(directory, options)?;
+        let engine = Arc::new(Engine { database: opened.database, _lock: opened.lock, _gone: gone });
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let (durable_sender, durable) = watch::channel(opened.revision);
+        let committer = Committer {
+            engine: Arc::clone(&engine),
+            queue,
+            durable: durable_sender,
+            directory: directory.to_owned(),
+            reserve_bytes: options.reserve_bytes,
+        };
+        let committer = std::thread::Builder::new()
+            .name("quiesce-store".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|source| OpenError::Io { doing: "start the committer for", path: directory.to_owned(), source })?;
+        Ok(Self {
+            requests: Some(requests),
+            queued_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
+            durable,
+            life: opened.life,
+            engine: Some(engine),
+            committer: Some(committer),
+            engine_gone: Mutex::new(engine_gone),
+        })
+    }
+
+    /// Commits what is queued, ends the committer and closes the file. When it returns, the store can be opened again.
+    ///
+    /// Blocks for at most the commit and the reads that are under way. Dropping the store does the same, and logs the
+    /// error.
+    pub fn close(mut self) -> Result<(), CloseError> {
+        self.shut()
+    }
+
+    fn shut(&mut self) -> Result<(), CloseError> {
+        self.requests = None;
+        let Some(committer) = self.committer.take() else { return Ok(()) };
+        let result = match committer.join() {
+            Ok(result) => result.map_err(|source| CloseError::Engine { source }),
+            Err(_panic) => Err(CloseError::Panicked),
+        };
+        self.engine = None;
+        let gone = self.engine_gone.get_mut().expect("nothing panics while it holds the lock");
+        // Nothing is ever sent: the error comes when the last read has let go of the engine.
+        match gone.recv() {
+            Ok(()) | Err(blocking::RecvError) => result,
+        }
+    }
+
+    async fn submit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        let bytes = u32::try_from(batch.check_size()?).expect("a batch is bounded far below 4 GiB");
+        let permit = Arc::clone(&self.queued_bytes).acquire_many_owned(bytes).await.map_err(|_| CommitError::Closed)?;
+        let (reply, outcome) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or(CommitError::Closed)?;
+        requests.send(Request { batch, reply, _permit: permit }).await.map_err(|_| CommitError::Closed)?;
+        outcome.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Runs a read on a blocking thread: it may have to wait for the disk.
+    async fn read<T, F>(&self, read: F) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ReadFailure> + Send + 'static,
+    {
+        let engine = Arc::clone(self.engine.as_ref().ok_or(ReadError::Closed)?);
+        match tokio::task::spawn_blocking(move || read(&engine.database)).await {
+            Ok(result) => result.map_err(ReadError::from),
+            Err(lost) if lost.is_cancelled() => Err(ReadError::Closed),
+            Err(panicked) => Err(ReadError::Engine { source: EngineError::new(panicked) }),
+        }
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut() {
+            tracing::error!(error = &error as &dyn std::error::Error, "store did not close in order");
+        }
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Committed, CommitError>> {
+        Box::pin(self.submit(batch))
+    }
+
+    fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Entry>, ReadError>> {
+        Box::pin(self.read(move |database| {
+            let records = database.begin_read()?.open_table(RECORDS)?;
+            let Some(stored) = records.get(key.as_bytes())? else { return Ok(None) };
+            let (revision, value) = stored.value();
+            Ok(Some(Entry { value: Bytes::copy_from_slice(value), revision: Revision::new(revision), key }))
+        }))
+    }
+
+    fn scan(&self, scan: Scan) -> BoxFuture<'_, Result<Vec<Entry>, ReadError>> {
+        Box::pin(self.read(move |database| {
+            let Some((start, end)) = scan.bounds() else { return Ok(Vec::new()) };
+            let bounds = (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice));
+            let records = database.begin_read()?.open_table(RECORDS)?;
+            let mut range = records.range::<&[u8]>(bounds)?;
+            let mut page = Vec::new();
+            while page.len() < scan.page_max() {
+                let Some(next) = (if scan.reverse { range.next_back() } else { range.next() }) else { break };
+                let (key, stored) = next?;
+                let key = Key::from_bytes(Bytes::copy_from_slice(key.value()))
+                    .ok_or(ReadFailure::Damaged("a key that no space makes"))?;
+                let (revision, value) = stored.value();
+                page.push(Entry { key, value: Bytes::copy_from_slice(value), revision: Revision::new(revision) });
+            }
+            Ok(page)
+        }))
+    }
+
+    fn durable(&self) -> watch::Receiver<Revision> {
+        self.durable.clone()
+    }
+
+    fn life(&self) -> Uuid {
+        self.life
+    }
+}
+
+/// What can happen inside a read, before it is known to the caller.
+enum ReadFailure {
+    Engine(redb::Error),
+    Damaged(&'static str),
+}
+
+impl<E: Into<redb::Error>> From<E> for ReadFailure {
+    fn from(error: E) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl From<ReadFailure> for ReadError {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Engine(error) => Self::Engine { source: EngineError::new(error) },
+            ReadFailure::Damaged(what) => Self::Damaged { what },
+        }
+    }
+}

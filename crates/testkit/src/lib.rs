@@ -1,1 +1,13 @@
-//! What tests share: scripted hooks, bounded waits, proxies; only ever a dev-dependency
+//! What tests share: bounded waits, a proxy that misbehaves on demand, processes, ports, directories.
+//!
+//! Only ever a dev-dependency. Everything here panics rather than return errors, so that a test shows the line that
+//! failed, and cleans up after itself when dropped, panic or not. Nothing sleeps to let time pass: a test waits for a
+//! condition, at most so long.
+
+pub mod directory;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod wait;
+
+pub use wait::eventually;

@@ -232,7 +232,8 @@ pub fn alive(pid: u32) -> bool {
 }
 
 /// The processes alive whose command line, its arguments joined by spaces, contains `text`; the test itself is not
-/// among them. Take a text that only this test uses, such as a directory of its own.
+/// among them. Take a text that only this test uses, such as a directory of its own, and mind that a process that forks
+/// counts twice until its child has executed something else.
 pub fn pids_by_command_line(text: &str) -> Vec<u32> {
     pids()
         .filter(|&pid| pid != std::process::id() && alive(pid))

@@ -69,7 +69,8 @@ async fn processes_are_counted_by_command_line() {
     let directory = crate::directory::short_temp_dir();
     let text = directory.path().to_str().unwrap();
     assert_eq!(count_by_command_line(text), 0);
-    let first = shell(&format!("while :; do sleep 1; done # {text}"));
+    std::fs::write(directory.path().join("followed"), "").unwrap();
+    let first = shell(&format!("exec tail -f {text}/followed"));
     eventually("one process", LIMIT, async || count_by_command_line(text) == 1).await;
     assert_eq!(pids_by_command_line(text), [first.pid()]);
     drop(first);

@@ -5,7 +5,7 @@
 //! from which the kernel serves port 0, and an abstract unix socket per number keeps other tests, in this process and
 //! others, from handing it out as well.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::fs;
 use std::ops::Range;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -40,15 +40,27 @@ impl FreePort {
     fn try_claim(number: u16) -> Option<Self> {
         let name = SocketAddr::from_abstract_name(format!("quiesce-testkit-port-{number}"))
             .expect("a short name without NUL is a valid abstract address");
-        // Either failure means that somebody has it, which is the question asked.
+        // A failure means that somebody has it, which is the question asked.
         let claim = UnixListener::bind_addr(&name).ok()?;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-        Some(Self { number, _claim: claim })
+        (!is_bound(number)).then_some(Self { number, _claim: claim })
     }
+}
+
+/// Whether some socket has the port. Looked up and not tried out: a socket bound for a moment would be inherited by a
+/// process that another test forks in that very moment, and be in the way until that has executed its program.
+fn is_bound(number: u16) -> bool {
+    let port = format!(":{number:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        // Without IPv6 there is no second table, and nobody in it.
+        let sockets = fs::read_to_string(table).unwrap_or_default();
+        sockets.lines().any(|socket| socket.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&port)))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     #[test]

@@ -17,6 +17,9 @@ const MARK: &str = "QUIESCE_TESTKIT_PROCESS";
 /// Lines kept of one process. A test that says more than this is not read by anybody; the oldest lines go.
 const LINES_MAX: usize = 10_000;
 
+/// How often an empty environment is looked at again before it is believed.
+const EXEC_LOOKS: usize = 100;
+
 /// A spawned process whose standard output and standard error are collected line by line.
 ///
 /// Dropping it kills, with SIGKILL, the process and all its descendants, those too that were orphaned or left the
@@ -256,9 +259,18 @@ fn pids() -> impl Iterator<Item = u32> {
 }
 
 fn has_environment(pid: u32, entry: &str) -> bool {
-    // Unreadable means ended or of another user; neither was started by this test.
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|bytes| bytes.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
+    for _look in 0..EXEC_LOOKS {
+        // Unreadable means ended or of another user; neither was started by this test.
+        let Ok(bytes) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+        // In the middle of an exec the environment is empty for a moment; kernel threads, which have no executable,
+        // never have one.
+        if bytes.is_empty() && fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
+            std::thread::yield_now();
+            continue;
+        }
+        return bytes.split(|byte| *byte == 0).any(|found| found == entry.as_bytes());
+    }
+    false
 }
 
 fn to_pid(pid: u32) -> Pid {

@@ -17,7 +17,7 @@ const MARK: &str = "QUIESCE_TESTKIT_PROCESS";
 /// Lines kept of one process. A test that says more than this is not read by anybody; the oldest lines go.
 const LINES_MAX: usize = 10_000;
 
-/// How often an empty environment is looked at again before it is believed.
+/// How often an empty environment or command line is looked at again before it is believed.
 const EXEC_LOOKS: usize = 100;
 
 /// A spawned process whose standard output and standard error are collected line by line.
@@ -240,11 +240,7 @@ pub fn alive(pid: u32) -> bool {
 pub fn pids_by_command_line(text: &str) -> Vec<u32> {
     pids()
         .filter(|&pid| pid != std::process::id() && alive(pid))
-        .filter(|pid| {
-            // A process that ended since has no command line, and is not counted.
-            let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).replace('\0', " ").contains(text)
-        })
+        .filter(|&pid| String::from_utf8_lossy(&read_settled(pid, "cmdline")).replace('\0', " ").contains(text))
         .collect()
 }
 
@@ -259,18 +255,21 @@ fn pids() -> impl Iterator<Item = u32> {
 }
 
 fn has_environment(pid: u32, entry: &str) -> bool {
+    read_settled(pid, "environ").split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+}
+
+/// Reads `environ` or `cmdline` of a process; empty if it ended or belongs to another user.
+fn read_settled(pid: u32, file: &str) -> Vec<u8> {
     for _look in 0..EXEC_LOOKS {
-        // Unreadable means ended or of another user; neither was started by this test.
-        let Ok(bytes) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-        // In the middle of an exec the environment is empty for a moment; kernel threads, which have no executable,
-        // never have one.
-        if bytes.is_empty() && fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
-            std::thread::yield_now();
-            continue;
+        let Ok(bytes) = fs::read(format!("/proc/{pid}/{file}")) else { break };
+        // In the middle of an exec both are empty for a moment; kernel threads, which have no executable, never have
+        // any.
+        if !bytes.is_empty() || fs::read_link(format!("/proc/{pid}/exe")).is_err() {
+            return bytes;
         }
-        return bytes.split(|byte| *byte == 0).any(|found| found == entry.as_bytes());
+        std::thread::yield_now();
     }
-    false
+    Vec::new()
 }
 
 fn to_pid(pid: u32) -> Pid {

@@ -6,7 +6,7 @@
 //! # use std::sync::Arc;
 //! # use quiesce_store::{Batch, CommitError, Space, Store, fault::FaultyStore, memory::MemoryStore};
 //! # use uuid::Uuid;
-//! # futures::executor::block_on(async {
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let store = FaultyStore::new(Arc::new(MemoryStore::new(Uuid::nil())));
 //! store.fail_next(1, CommitError::Full);
 //! let batch = || Batch::new().put(Space::Meta.key("name"), "value");

@@ -1,0 +1,173 @@
+//! The hold file: why nothing may start the application.
+//!
+//! Owns `hold.json` in the state directory. It is made to be read by the person who wonders why the application does
+//! not come up. It has no opinion on who may lift it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    application::{Hold, HoldKind, HoldOrder},
+    durable,
+    process::boot,
+};
+
+/// Version of the file format.
+const FORMAT: u32 = 1;
+
+/// The hold file of one state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct HoldFile {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    #[serde(flatten)]
+    hold: Hold,
+    /// For the person who opens the file; nobody else reads it.
+    note: String,
+}
+
+/// Why a hold file cannot be read. Whoever gets this must not start the application.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The operating system refused.
+    #[error("cannot read the hold file {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is damaged, or was written by a newer agent.
+    #[error(
+        "the hold file {} cannot be understood: something keeps this application stopped; find out what (quiesce \
+         describe instance), and remove the file only if the application runs nowhere else",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It was written by a newer agent.
+    #[error("the hold file {} has format {found}, this agent knows {FORMAT}: start the newer agent again", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+}
+
+impl HoldFile {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self { path: directory.join("hold.json") }
+    }
+
+    pub(crate) fn load(&self) -> Result<Option<Hold>, LoadError> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(LoadError::Io { path: self.path.clone(), source }),
+        };
+        let damaged = |source| LoadError::Damaged { path: self.path.clone(), source };
+        let stored: Stored = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if stored.format > FORMAT {
+            return Err(LoadError::Newer { path: self.path.clone(), found: stored.format });
+        }
+        Ok(Some(stored.hold))
+    }
+
+    /// Durable when it returns.
+    pub(crate) async fn put(&self, hold: Hold) -> io::Result<()> {
+        let note = self.note(&hold);
+        let stored = Stored { format: FORMAT, hold, note };
+        let mut content = serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?;
+        content.push(b'\n');
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || durable::replace(&path, &content)).await.map_err(io::Error::other)?
+    }
+
+    /// Durable when it returns.
+    pub(crate) async fn clear(&self) -> io::Result<()> {
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || durable::remove(&path)).await.map_err(io::Error::other)?
+    }
+
+    /// What a person should know: why it does not start, and how to begin a new life on purpose.
+    pub(crate) fn note(&self, hold: &Hold) -> String {
+        let directory = self.path.parent().unwrap_or(&self.path).display();
+        let Hold { operation, since, deleted, .. } = hold;
+        match (deleted, hold.kind) {
+            (true, _) => format!(
+                "This instance was deleted for good by {operation} (held since {since}), so nothing starts it. To begin a \
+                 new life on purpose, remove the directory {directory} and start the agent again."
+            ),
+            (false, HoldKind::Standby) => format!(
+                "This instance stands by since {since}. The scheduler starts it with a new epoch (quiesce migrate)."
+            ),
+            (false, HoldKind::Migrate | HoldKind::Delete) => format!(
+                "This instance is kept stopped since {since} by {operation}, and a copy may run elsewhere. Only the \
+                 scheduler starts it again, with a new epoch (quiesce migrate, quiesce cancel)."
+            ),
+        }
+    }
+}
+
+/// The hold that an order asks for, from now on.
+pub(crate) fn ordered(order: HoldOrder) -> Hold {
+    let HoldOrder { operation, kind, epoch } = order;
+    Hold { operation, kind, epoch, since: boot::timestamp(), deleted: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold() -> Hold {
+        ordered(HoldOrder { operation: "operations/o".into(), kind: HoldKind::Migrate, epoch: 3 })
+    }
+
+    #[tokio::test]
+    async fn a_hold_stays_until_it_is_cleared() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = HoldFile::new(directory.path());
+        assert_eq!(file.load().unwrap(), None);
+        file.put(hold()).await.unwrap();
+        let again = HoldFile::new(directory.path()).load().unwrap().unwrap();
+        assert_eq!((again.operation.as_str(), again.kind, again.epoch), ("operations/o", HoldKind::Migrate, 3));
+        file.clear().await.unwrap();
+        file.clear().await.unwrap();
+        assert_eq!(file.load().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_person_finds_out_how_to_begin_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = HoldFile::new(directory.path());
+        file.put(Hold { deleted: true, ..hold() }).await.unwrap();
+        let text = fs::read_to_string(directory.path().join("hold.json")).unwrap();
+        assert!(text.contains("deleted for good by operations/o"), "{text}");
+        assert!(text.contains("start the agent again"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hold.json");
+        for content in ["", "{", "{\"format\": 1}", "null"] {
+            fs::write(&path, content).unwrap();
+            assert!(matches!(HoldFile::new(directory.path()).load(), Err(LoadError::Damaged { .. })), "{content}");
+        }
+    }
+}

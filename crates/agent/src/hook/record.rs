@@ -1,0 +1,258 @@
+//! What the hook remembers over a restart of the program.
+//!
+//! One small document, replaced as a whole: the shutdown in progress or the last one, the epoch it used up, and the
+//! permission that was given back. It is written *before* what it announces is done. The processes have a journal of
+//! their own below the seam; neither reads the other's.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use quiesce_runtime::clock::Anchor;
+use serde::{Deserialize, Serialize};
+
+use super::report::{Phase, Report};
+use super::token::Digest;
+use crate::application::HoldKind;
+
+/// Format of the document. A reader that finds a higher one refuses to run rather than to guess.
+const FORMAT: u32 = 1;
+
+/// Name of the document in the state directory.
+const FILE: &str = "hook.json";
+
+/// The whole document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) format: u32,
+    /// Ties the clock of the next process to this one's.
+    pub(crate) anchor: StoredAnchor,
+    /// Highest epoch used up by a shutdown: nothing is started under it any more.
+    #[serde(default)]
+    pub(crate) epoch: u64,
+    /// The permission to run of this epoch was given back to the scheduler.
+    #[serde(default)]
+    pub(crate) released: u64,
+    #[serde(default)]
+    pub(crate) shutdown: Option<ShutdownRecord>,
+}
+
+/// [`Anchor`] as stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StoredAnchor {
+    boot_id: String,
+    boottime_ms: u64,
+    timeline_ms: u64,
+    wall_ms: u64,
+}
+
+impl From<Anchor> for StoredAnchor {
+    fn from(anchor: Anchor) -> Self {
+        let Anchor { boot_id, boottime_ms, timeline_ms, wall_ms } = anchor;
+        Self { boot_id, boottime_ms, timeline_ms, wall_ms }
+    }
+}
+
+impl From<StoredAnchor> for Anchor {
+    fn from(stored: StoredAnchor) -> Self {
+        let StoredAnchor { boot_id, boottime_ms, timeline_ms, wall_ms } = stored;
+        Self { boot_id, boottime_ms, timeline_ms, wall_ms }
+    }
+}
+
+impl Record {
+    pub(crate) fn new(anchor: Anchor) -> Self {
+        Self { format: FORMAT, anchor: anchor.into(), epoch: 0, released: 0, shutdown: None }
+    }
+}
+
+/// One shutdown, as far as it has to survive.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ShutdownRecord {
+    pub(crate) shutdown_id: String,
+    pub(crate) operation: String,
+    pub(crate) attempt: i32,
+    pub(crate) kind: HoldKind,
+    pub(crate) epoch: u64,
+    /// Recognises the completion token; the token itself is never written.
+    pub(crate) token: Option<Digest>,
+    /// On the timeline of the anchor.
+    pub(crate) accepted_ms: u64,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) heartbeat: Duration,
+    pub(crate) settle: Option<Duration>,
+    /// [`Phase::Stopping`] is written before the application is told to stop.
+    pub(crate) phase: Phase,
+    /// Whether the application ran when the shutdown was accepted.
+    pub(crate) ran: bool,
+    /// How many programs have worked on it; keeps the sequence of reports rising.
+    pub(crate) incarnation: i32,
+    /// Set when it is over.
+    pub(crate) last: Option<Report>,
+}
+
+/// Why the record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The file cannot be read.
+    #[error("cannot read the hook's record {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not ours, or broken.
+    #[error("cannot understand the hook's record {path}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The file was written by a later version.
+    #[error("the hook's record {path} has format {format}, this program knows {FORMAT}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// The file cannot be written; what it was to announce must not be done.
+    #[error("cannot write the hook's record {path}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where the record is kept.
+#[derive(Debug)]
+pub struct Records {
+    place: Place,
+    /// The newest revision written. Writes run beside the owner and may overtake one another; a snapshot that is older
+    /// than the one on disk is dropped, since the newer one contains it.
+    written: Mutex<u64>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Nowhere,
+    File(PathBuf),
+}
+
+impl Records {
+    /// Keeps nothing over a restart: for programs that are themselves the application, and end with it.
+    pub fn volatile() -> Self {
+        Self { place: Place::Nowhere, written: Mutex::new(0) }
+    }
+
+    /// Keeps the record in `directory`, which must exist.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self { place: Place::File(directory.join(FILE)), written: Mutex::new(0) }
+    }
+
+    /// Whether a restart finds it again.
+    pub(crate) fn is_durable(&self) -> bool {
+        matches!(self.place, Place::File(_))
+    }
+
+    pub(crate) fn load(&self) -> Result<Option<Record>, RecordError> {
+        let Place::File(path) = &self.place else { return Ok(None) };
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RecordError::Read { path: path.clone(), source }),
+        };
+        // The format is read first: a later one need not look like ours.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let parse = |source| RecordError::Parse { path: path.clone(), source };
+        let Head { format } = serde_json::from_slice(&text).map_err(parse)?;
+        if format > FORMAT {
+            return Err(RecordError::Format { path: path.clone(), format });
+        }
+        serde_json::from_slice(&text).map(Some).map_err(parse)
+    }
+
+    /// Replaces the record. Durable when it returns. Blocks.
+    pub(crate) fn save(&self, revision: u64, record: &Record) -> Result<(), RecordError> {
+        let Place::File(path) = &self.place else { return Ok(()) };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if revision < *written {
+            return Ok(());
+        }
+        replace(path, record).map_err(|source| RecordError::Write { path: path.clone(), source })?;
+        *written = revision;
+        Ok(())
+    }
+}
+
+fn replace(path: &Path, record: &Record) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile_in(directory)?;
+    file.0.write_all(&serde_json::to_vec_pretty(record)?)?;
+    file.0.sync_all()?;
+    fs::rename(&file.1, path)?;
+    // Without this the rename may be lost with the power.
+    File::open(directory)?.sync_all()
+}
+
+/// There is one writer per state directory (it is locked), so one name is enough.
+fn tempfile_in(directory: &Path) -> io::Result<(File, PathBuf)> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = directory.join(format!("{FILE}.new"));
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    Ok((file, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(epoch: u64) -> Record {
+        let anchor = Anchor { boot_id: "b".to_owned(), boottime_ms: 1, timeline_ms: 2, wall_ms: 3 };
+        Record { epoch, ..Record::new(anchor) }
+    }
+
+    #[test]
+    fn the_newest_revision_wins_whatever_the_order_of_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::in_directory(directory.path());
+        assert!(records.load().unwrap().is_none());
+        records.save(2, &record(7)).unwrap();
+        records.save(1, &record(6)).unwrap();
+        assert_eq!(records.load().unwrap().unwrap().epoch, 7);
+    }
+
+    #[test]
+    fn a_later_format_and_garbage_are_refused_not_guessed() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::in_directory(directory.path());
+        fs::write(directory.path().join(FILE), r#"{"format": 2, "other": true}"#).unwrap();
+        assert!(matches!(records.load(), Err(RecordError::Format { format: 2, .. })));
+        fs::write(directory.path().join(FILE), "{").unwrap();
+        assert!(matches!(records.load(), Err(RecordError::Parse { .. })));
+    }
+
+    #[test]
+    fn a_record_of_format_1_is_understood_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::in_directory(directory.path());
+        let text = include_str!("record/format-1.json");
+        fs::write(directory.path().join(FILE), text).unwrap();
+        let record = records.load().unwrap().unwrap();
+        let shutdown = record.shutdown.unwrap();
+        assert_eq!((record.epoch, record.released, shutdown.phase), (4, 3, Phase::Stopping));
+        assert_eq!(shutdown.last, None);
+    }
+}

@@ -1,0 +1,769 @@
+//! The rules of a shutdown (H1 to H17): what follows what, and what is said of it.
+//!
+//!     recording -> [draining] -> committing -> holding -> telling -> waiting -> [settling] -> concluding -> over
+//!
+//! *Committing* writes down that the application is about to be told: from there on it is the point of no return, and a
+//! program that starts anew goes on from there. Nothing here kills on its own account: a grace period that is over is
+//! said, and nothing else (H12).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{AbortHandle, abortable};
+use quiesce_runtime::clock::Clock as _;
+use quiesce_runtime::telemetry::chain;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::engine::{Done, Engine, Reply, ended, since, wall_ms};
+use super::order::ShutdownOrder;
+use super::record::{RecordError, ShutdownRecord};
+use super::refusal::Refusal;
+use super::report::{Outcome, Phase, Progress, Report, Snapshot, Verdict};
+use super::token::{Digest, Token};
+use super::{DrainOrder, report};
+use crate::application::{AppStatus, End, Evidence, HoldError, KillError, StopError, StopOrder};
+
+/// Sequence numbers a program leaves to itself: after a restart reports go on above everything an earlier program can
+/// have said. Room for 2,047 restarts with a million reports each.
+const SEQUENCE_STEP: i32 = 1 << 20;
+
+/// A shutdown and all that is known of it.
+pub(super) struct Shutdown {
+    order: ShutdownOrder,
+    /// Recognises the token when the token itself was lost with the program before.
+    digest: Option<Digest>,
+    accepted_ms: u64,
+    incarnation: i32,
+    sequence: i32,
+    phase: Phase,
+    stage: Stage,
+    ran: bool,
+    grace: Option<Duration>,
+    overdue: bool,
+    wanted: Option<Duration>,
+    kill: Kill,
+    kill_waiters: Vec<Reply<Result<Snapshot, Refusal>>>,
+    cancel_waiters: Vec<Reply<Result<Snapshot, Refusal>>>,
+    /// Of the latest report, to see whether there is news.
+    said: Option<(Phase, String, Option<Duration>)>,
+    next_report: Instant,
+    reports: watch::Sender<Progress>,
+}
+
+/// What is being waited for.
+enum Stage {
+    /// The record of the acceptance.
+    Recording,
+    /// The drain command, or a cancellation.
+    Draining(AbortHandle),
+    /// The record of the point of no return.
+    Committing,
+    Holding,
+    Telling,
+    /// The end of the application.
+    Waiting,
+    /// That nothing starts it again.
+    Settling { until: Instant, verdict: Box<Verdict> },
+    /// The record of the result.
+    Concluding(Box<Report>),
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kill {
+    No,
+    Wanted,
+    UnderWay,
+    Sent,
+}
+
+/// Which record was written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Recorded {
+    Acceptance,
+    Commitment,
+    Result,
+}
+
+impl Shutdown {
+    pub(super) fn id(&self) -> &str {
+        &self.order.shutdown_id
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Over => None,
+            Stage::Settling { until, .. } => Some(self.next_report.min(*until)),
+            _ => Some(self.next_report),
+        }
+    }
+
+    /// H10: the same operation, a later attempt.
+    fn yields_to(&self, order: &ShutdownOrder) -> bool {
+        !self.order.operation.is_empty()
+            && self.order.operation == order.operation
+            && order.attempt > self.order.attempt
+    }
+
+    fn is_token(&self, token: &str) -> bool {
+        match &self.digest {
+            Some(digest) => digest.matches(token),
+            None => token.is_empty(),
+        }
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        match &*self.reports.borrow() {
+            Progress::Live(report) => Some((report.clone(), None)),
+            Progress::Final(report, token) => Some((report.clone(), token.clone())),
+            Progress::Unsaid | Progress::Refused(_) => None,
+        }
+    }
+
+    fn next_sequence(&mut self) -> i32 {
+        self.sequence = self.sequence.saturating_add(1);
+        self.sequence
+    }
+
+    fn to_record(&self, last: Option<Report>) -> ShutdownRecord {
+        ShutdownRecord {
+            shutdown_id: self.order.shutdown_id.clone(),
+            operation: self.order.operation.clone(),
+            attempt: self.order.attempt,
+            kind: self.order.kind,
+            epoch: self.order.epoch,
+            token: self.digest,
+            accepted_ms: self.accepted_ms,
+            grace: self.grace,
+            heartbeat: self.order.heartbeat,
+            settle: self.order.settle,
+            phase: self.phase,
+            ran: self.ran,
+            incarnation: self.incarnation,
+            last,
+        }
+    }
+
+    fn new(order: ShutdownOrder, accepted_ms: u64, ran: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            digest: order.token.as_ref().map(Token::digest),
+            accepted_ms,
+            incarnation: 0,
+            sequence: 0,
+            phase: Phase::Accepted,
+            stage: Stage::Recording,
+            ran,
+            grace: order.grace,
+            overdue: false,
+            wanted: None,
+            kill: Kill::No,
+            kill_waiters: Vec::new(),
+            cancel_waiters: Vec::new(),
+            said: None,
+            next_report: now + order.heartbeat,
+            reports: watch::Sender::new(Progress::Unsaid),
+            order,
+        }
+    }
+
+    /// The same shutdown in the program that comes after: it goes on where it was.
+    fn from_record(record: ShutdownRecord) -> Self {
+        let order = ShutdownOrder {
+            shutdown_id: record.shutdown_id,
+            operation: record.operation,
+            attempt: record.attempt,
+            kind: record.kind,
+            grace: record.grace,
+            heartbeat: record.heartbeat,
+            settle: record.settle,
+            token: None,
+            parameters: Default::default(),
+            reason: String::new(),
+            epoch: record.epoch,
+        };
+        let mut shutdown = Self::new(order, record.accepted_ms, record.ran);
+        shutdown.digest = record.token;
+        shutdown.incarnation = record.incarnation.saturating_add(1);
+        shutdown.sequence = shutdown.incarnation.saturating_mul(SEQUENCE_STEP);
+        shutdown.phase = record.phase;
+        if let Some(last) = record.last {
+            shutdown.stage = Stage::Over;
+            shutdown.reports.send_replace(Progress::Final(last, None));
+        }
+        shutdown
+    }
+
+    /// After a restart only the digest is known; the first caller who brings the token gives it back to us.
+    fn learn(&mut self, token: Option<&Token>) {
+        let Some(token) = token else { return };
+        if self.order.token.is_some() || !self.is_token(token.expose()) {
+            return;
+        }
+        self.order.token = Some(token.clone());
+        self.reports.send_if_modified(|progress| match progress {
+            Progress::Final(_, slot) => {
+                *slot = Some(token.clone());
+                true
+            }
+            Progress::Unsaid | Progress::Live(_) | Progress::Refused(_) => false,
+        });
+    }
+}
+
+impl Engine {
+    /// Takes up what an earlier program left.
+    pub(super) fn resume(&mut self) {
+        let Some(record) = self.record.shutdown.clone() else { return };
+        let shutdown = Shutdown::from_record(record);
+        let over = shutdown.is_over();
+        if !over {
+            info!(
+                shutdown.id = shutdown.id(),
+                operation = shutdown.order.operation,
+                phase = ?shutdown.phase,
+                "taking up a shutdown that an earlier agent began"
+            );
+        }
+        self.generation += 1;
+        self.shutdown = Some(shutdown);
+        if !over {
+            self.record_shutdown(Recorded::Acceptance, None);
+        }
+    }
+
+    /// H1: a known id is joined, whatever else the request says.
+    pub(super) fn join(&mut self, shutdown_id: &str, token: Option<&Token>) -> Option<watch::Receiver<Progress>> {
+        let shutdown = self.shutdown.as_mut().filter(|shutdown| shutdown.id() == shutdown_id)?;
+        shutdown.learn(token);
+        Some(shutdown.reports.subscribe())
+    }
+
+    pub(super) fn accept(&mut self, order: ShutdownOrder) -> Result<watch::Receiver<Progress>, Refusal> {
+        if let Some(reports) = self.join(&order.shutdown_id, order.token.as_ref()) {
+            return Ok(reports);
+        }
+        if self.leaving {
+            return Err(Refusal::NotServing { reason: "the agent is ending".to_owned() });
+        }
+        let status = self.status.borrow().clone();
+        if order.epoch != 0 && order.epoch < status.epoch {
+            return Err(Refusal::EpochStale { asked: order.epoch, in_force: status.epoch });
+        }
+        if let Some(running) = self.shutdown.as_mut().filter(|shutdown| !shutdown.is_over()) {
+            if !running.yields_to(&order) {
+                return Err(Refusal::InProgress { shutdown_id: running.id().to_owned() });
+            }
+            info!(shutdown.id = running.id(), by = order.shutdown_id, "a later attempt takes over");
+            if let Stage::Draining(drain) = &running.stage {
+                drain.abort();
+            }
+            running.reports.send_replace(Progress::Refused(Refusal::Superseded { by: order.shutdown_id.clone() }));
+        }
+        info!(
+            shutdown.id = order.shutdown_id,
+            operation = order.operation,
+            attempt = order.attempt,
+            kind = %order.kind,
+            grace = ?order.grace,
+            reason = order.reason,
+            "shutdown accepted"
+        );
+        self.generation += 1;
+        // H15: from here on nothing starts under this epoch any more.
+        self.record.epoch = order.epoch.max(self.highest_epoch());
+        let ran = !ended(&status) || self.start.as_ref().is_some_and(|start| start.is_spawning());
+        let shutdown = Shutdown::new(order, self.clock.now(), ran);
+        let reports = shutdown.reports.subscribe();
+        self.shutdown = Some(shutdown);
+        self.record_shutdown(Recorded::Acceptance, None);
+        Ok(reports)
+    }
+
+    pub(super) fn get(&self, shutdown_id: &str) -> Result<Snapshot, Refusal> {
+        self.shutdown
+            .as_ref()
+            .filter(|shutdown| shutdown_id.is_empty() || shutdown.id() == shutdown_id)
+            .and_then(Shutdown::snapshot)
+            .ok_or_else(|| Refusal::ShutdownNotFound { shutdown_id: shutdown_id.to_owned() })
+    }
+
+    pub(super) fn update_deadline(
+        &mut self,
+        shutdown_id: &str,
+        grace: Option<Duration>,
+        granted: bool,
+    ) -> Result<(), Refusal> {
+        let shutdown = self.known(shutdown_id)?;
+        if shutdown.is_over() || shutdown.grace == grace {
+            return Ok(());
+        }
+        shutdown.grace = grace;
+        shutdown.overdue = false;
+        info!(shutdown.id = shutdown_id, ?grace, granted, "the deadline has moved");
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, shutdown_id: &str, reason: &str, reply: Reply<Result<Snapshot, Refusal>>) {
+        let cancellable = self.options.drain.is_some();
+        let shutdown = match self.known(shutdown_id) {
+            Ok(_) if !cancellable => {
+                let _gone = reply.send(Err(Refusal::NotImplemented { capability: "CAPABILITY_CANCEL" }));
+                return;
+            }
+            Ok(shutdown) => shutdown,
+            Err(refusal) => {
+                let _gone = reply.send(Err(refusal));
+                return;
+            }
+        };
+        match &shutdown.stage {
+            Stage::Over if shutdown.phase == Phase::Cancelled => {
+                let snapshot = shutdown.snapshot().ok_or(Refusal::ShutdownNotFound { shutdown_id: String::new() });
+                let _gone = reply.send(snapshot);
+                return;
+            }
+            Stage::Concluding(_) if shutdown.phase == Phase::Cancelled => {
+                shutdown.cancel_waiters.push(reply);
+                return;
+            }
+            Stage::Draining(drain) => drain.abort(),
+            Stage::Recording if shutdown.phase < Phase::Stopping => {}
+            _ => {
+                let _gone = reply.send(Err(Refusal::PointOfNoReturn { shutdown_id: shutdown_id.to_owned() }));
+                return;
+            }
+        }
+        info!(shutdown.id = shutdown_id, reason, "shutdown taken back, the application runs on");
+        shutdown.cancel_waiters.push(reply);
+        self.conclude_shutdown(Outcome::Cancelled, None, "taken back before the application was told to stop");
+    }
+
+    pub(super) fn kill(
+        &mut self,
+        shutdown_id: &str,
+        token: &str,
+        reason: &str,
+        reply: Reply<Result<Snapshot, Refusal>>,
+    ) {
+        let can_kill = self.app.capabilities().kill;
+        let refusal = match self.known(shutdown_id) {
+            Err(refusal) => Some(refusal),
+            Ok(shutdown) if !shutdown.is_token(token) => Some(Refusal::TokenInvalid),
+            Ok(_) if !can_kill => Some(Refusal::NotImplemented { capability: "CAPABILITY_KILL" }),
+            Ok(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            let _gone = reply.send(Err(refusal));
+            return;
+        }
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        if shutdown.is_over() || matches!(shutdown.stage, Stage::Concluding(_)) || shutdown.kill == Kill::Sent {
+            let snapshot = shutdown.snapshot();
+            let unknown = || Refusal::ShutdownNotFound { shutdown_id: shutdown_id.to_owned() };
+            let _gone = reply.send(snapshot.ok_or_else(unknown));
+            return;
+        }
+        shutdown.kill_waiters.push(reply);
+        if shutdown.kill != Kill::No {
+            return;
+        }
+        warn!(shutdown.id = shutdown_id, reason, "told to kill the application");
+        shutdown.kill = Kill::Wanted;
+        match &shutdown.stage {
+            Stage::Draining(drain) => {
+                drain.abort();
+                self.commit();
+            }
+            // The hold comes first (H16): it goes on with the kill when that is durable.
+            Stage::Recording | Stage::Committing | Stage::Holding => {}
+            Stage::Telling | Stage::Waiting | Stage::Settling { .. } => self.kill_now(),
+            Stage::Concluding(_) | Stage::Over => {}
+        }
+    }
+
+    pub(super) fn on_recorded(&mut self, what: Recorded, result: Result<(), RecordError>) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        match (what, result) {
+            (Recorded::Acceptance, Err(error)) => {
+                error!(error = %chain(&error), "the shutdown cannot be recorded, so it is refused");
+                let reason = "the shutdown cannot be recorded".to_owned();
+                shutdown.reports.send_replace(Progress::Refused(Refusal::NotStoppable { reason }));
+                self.shutdown = None;
+            }
+            // Taken back while the record was being written.
+            (Recorded::Acceptance, Ok(())) if !matches!(shutdown.stage, Stage::Recording) => {}
+            (Recorded::Acceptance, Ok(())) => self.go(),
+            (Recorded::Commitment, Err(error)) => {
+                error!(error = %chain(&error), "the point of no return cannot be recorded, the application runs on");
+                self.conclude_shutdown(Outcome::StillRunning, None, "cannot record that it is about to be told to stop");
+            }
+            (Recorded::Commitment, Ok(())) => self.hold_or_tell(),
+            (Recorded::Result, result) => {
+                if let Err(error) = result {
+                    // The application has ended or not all the same; a lost record costs a repeated look at most.
+                    error!(error = %chain(&error), "the result of the shutdown cannot be recorded");
+                }
+                self.publish_result();
+            }
+        }
+    }
+
+    /// Accepted and durable: says so, and begins.
+    fn go(&mut self) {
+        let status = self.status.borrow().clone();
+        self.publish(&status);
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        let drain = self.options.drain.as_ref().filter(|_| {
+            shutdown.phase < Phase::Stopping && shutdown.kill == Kill::No && shutdown.ran && !ended(&status)
+        });
+        let Some(drain) = drain else {
+            self.commit();
+            return;
+        };
+        info!(shutdown.id = shutdown.id(), "draining, the shutdown can still be taken back");
+        let order = DrainOrder {
+            operation: shutdown.order.operation.clone(),
+            kind: shutdown.order.kind,
+            grace: shutdown.grace,
+            parameters: shutdown.order.parameters.clone(),
+        };
+        let (work, handle) = abortable(drain(order));
+        shutdown.stage = Stage::Draining(handle);
+        shutdown.phase = Phase::Draining;
+        let generation = self.generation;
+        self.work.push(Box::pin(async move {
+            match work.await {
+                Ok(result) => Done::Drained { generation, result },
+                Err(_aborted) => Done::Nothing,
+            }
+        }));
+    }
+
+    pub(super) fn on_drained(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.commit(),
+            Err(reason) => {
+                warn!(reason, "draining failed, the application runs on");
+                self.conclude_shutdown(Outcome::StillRunning, None, &format!("draining failed: {reason}"));
+            }
+        }
+    }
+
+    /// The point of no return: written down before anything is done about it.
+    fn commit(&mut self) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        shutdown.stage = Stage::Committing;
+        shutdown.phase = shutdown.phase.max(Phase::Stopping);
+        self.record_shutdown(Recorded::Commitment, None);
+    }
+
+    /// H16: held before told.
+    fn hold_or_tell(&mut self) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        if !self.app.capabilities().hold {
+            self.tell();
+            return;
+        }
+        shutdown.stage = Stage::Holding;
+        let (operation, kind, epoch) =
+            (shutdown.order.operation.clone(), shutdown.order.kind, shutdown.order.epoch);
+        let order = self.hold_order(&operation, kind, epoch);
+        let (app, generation) = (Arc::clone(&self.app), self.generation);
+        self.work.push(Box::pin(async move { Done::Held { generation, result: app.hold(order).await } }));
+    }
+
+    pub(super) fn on_held(&mut self, result: Result<(), HoldError>) {
+        match result {
+            Ok(()) => self.tell(),
+            Err(HoldError::Ended) => {}
+            Err(error @ (HoldError::Unsupported | HoldError::NotDurable(_))) => {
+                error!(error = %chain(&error), "the hold cannot be made durable, the application runs on");
+                self.conclude_shutdown(Outcome::StillRunning, None, &chain(&error).to_string());
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        if shutdown.kill == Kill::Wanted {
+            self.kill_now();
+            return;
+        }
+        if self.told_locally {
+            info!(shutdown.id = shutdown.id(), "the application was told to stop already");
+            shutdown.stage = Stage::Waiting;
+            return;
+        }
+        shutdown.stage = Stage::Telling;
+        info!(shutdown.id = shutdown.id(), "the point of no return: telling the application to stop");
+        let order = StopOrder {
+            shutdown_id: shutdown.order.shutdown_id.clone(),
+            grace: shutdown.grace,
+            parameters: shutdown.order.parameters.clone(),
+        };
+        let (app, generation) = (Arc::clone(&self.app), self.generation);
+        self.work.push(Box::pin(async move { Done::Told { generation, result: app.stop(order).await } }));
+    }
+
+    pub(super) fn on_told(&mut self, result: Result<(), StopError>) {
+        let over = ended(&self.status.borrow());
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        if !matches!(shutdown.stage, Stage::Telling) {
+            return;
+        }
+        match result {
+            Err(StopError::Ended) => {}
+            Err(error @ (StopError::NotTold { .. } | StopError::NotDurable(_))) if !over => {
+                warn!(error = %chain(&error), "the application was not told to stop, it runs on");
+                self.conclude_shutdown(Outcome::StillRunning, None, &chain(&error).to_string());
+            }
+            Ok(()) | Err(_) => shutdown.stage = Stage::Waiting,
+        }
+    }
+
+    fn kill_now(&mut self) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        shutdown.stage = Stage::Waiting;
+        shutdown.phase = Phase::Killing;
+        shutdown.kill = Kill::UnderWay;
+        let (app, generation) = (Arc::clone(&self.app), self.generation);
+        self.work.push(Box::pin(async move { Done::Killed { generation, result: app.kill().await } }));
+    }
+
+    pub(super) fn on_killed(&mut self, result: Result<(), KillError>) {
+        let status = self.status.borrow().clone();
+        self.publish(&status);
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        let answer = match result {
+            Ok(()) => {
+                shutdown.kill = Kill::Sent;
+                shutdown.snapshot().ok_or(Refusal::NotServing { reason: "nothing was reported yet".to_owned() })
+            }
+            Err(KillError::Unsupported) => Err(Refusal::NotImplemented { capability: "CAPABILITY_KILL" }),
+            Err(KillError::Ended) => Err(Refusal::NotServing { reason: "the agent is ending".to_owned() }),
+            Err(error @ KillError::Refused { .. }) => {
+                error!(error = %chain(&error), "killing failed");
+                Err(Refusal::NotStoppable { reason: error.to_string() })
+            }
+        };
+        if answer.is_err() {
+            // The next call tries again.
+            shutdown.kill = Kill::No;
+        }
+        for waiter in shutdown.kill_waiters.drain(..) {
+            let _gone = waiter.send(answer.clone());
+        }
+    }
+
+    /// Looks at the application and the clock, and says what there is to say.
+    pub(super) fn advance_shutdown(&mut self, status: &AppStatus) {
+        let spawning = self.start.as_ref().is_some_and(|start| start.is_spawning());
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        match &shutdown.stage {
+            Stage::Draining(drain) if ended(status) => {
+                drain.abort();
+                info!(shutdown.id = shutdown.id(), "the application ended by itself while it was being drained");
+                self.commit();
+            }
+            // A start under way has the word first: what it starts has to be stopped.
+            Stage::Waiting if ended(status) && !spawning => self.on_end(status),
+            Stage::Settling { verdict, .. } if !ended(status) => {
+                let verdict = (**verdict).clone();
+                warn!(shutdown.id = shutdown.id(), "something started the application again");
+                let text = "it ended, but something started it again";
+                self.conclude_with(Verdict { outcome: Outcome::Restarted, message: text.to_owned(), ..verdict });
+            }
+            Stage::Settling { until, verdict } if *until <= Instant::now() => {
+                let verdict = (**verdict).clone();
+                self.conclude_with(verdict);
+            }
+            _ => {}
+        }
+        self.publish(status);
+        self.notice_overdue();
+    }
+
+    /// The application has ended: verdict, and settling if that was asked for.
+    fn on_end(&mut self, status: &AppStatus) {
+        let settles = self.app.capabilities().settle;
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        let end = status.end.as_ref();
+        let killed = end.is_some_and(|end| end.killed);
+        let outcome = match (shutdown.ran, killed) {
+            (false, _) => Outcome::NotRunning,
+            (true, true) => Outcome::Killed,
+            (true, false) => Outcome::Stopped,
+        };
+        let verdict = Verdict {
+            duration: since(&self.clock, shutdown.accepted_ms),
+            held: status.hold.is_some(),
+            ..verdict(outcome, end)
+        };
+        info!(
+            shutdown.id = shutdown.id(),
+            outcome = ?verdict.outcome,
+            evidence = ?verdict.evidence,
+            exit_code = verdict.exit_code,
+            exit_signal = verdict.exit_signal,
+            held = verdict.held,
+            "the application has ended"
+        );
+        match shutdown.order.settle {
+            Some(settle) if settles && outcome != Outcome::NotRunning => {
+                let until = Instant::now() + settle;
+                shutdown.stage = Stage::Settling { until, verdict: Box::new(verdict) };
+            }
+            _ => self.conclude_with(verdict),
+        }
+    }
+
+    fn conclude_shutdown(&mut self, outcome: Outcome, end: Option<&End>, message: &str) {
+        let duration = self.shutdown.as_ref().map_or(Duration::ZERO, |s| since(&self.clock, s.accepted_ms));
+        let held = self.status.borrow().hold.is_some();
+        let evidence = None;
+        self.conclude_with(Verdict { duration, held, evidence, message: message.to_owned(), ..verdict(outcome, end) });
+    }
+
+    fn conclude_with(&mut self, verdict: Verdict) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        shutdown.phase = verdict.outcome.phase();
+        let report = Report {
+            shutdown_id: shutdown.order.shutdown_id.clone(),
+            sequence: shutdown.next_sequence(),
+            phase: shutdown.phase,
+            message: verdict.message.clone(),
+            time_ms: wall_ms(),
+            wanted: None,
+            verdict: Some(verdict),
+        };
+        shutdown.stage = Stage::Concluding(Box::new(report.clone()));
+        self.record_shutdown(Recorded::Result, Some(report));
+    }
+
+    fn publish_result(&mut self) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        let Stage::Concluding(report) = std::mem::replace(&mut shutdown.stage, Stage::Over) else { return };
+        info!(shutdown.id = shutdown.id(), phase = ?report.phase, "shutdown over");
+        let token = shutdown.order.token.clone();
+        shutdown.reports.send_replace(Progress::Final((*report).clone(), token.clone()));
+        for waiter in shutdown.cancel_waiters.drain(..).chain(shutdown.kill_waiters.drain(..)) {
+            let _gone = waiter.send(Ok(((*report).clone(), token.clone())));
+        }
+    }
+
+    /// Publishes a report when there is news or a heartbeat is due. The result has its own way.
+    fn publish(&mut self, status: &AppStatus) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        if matches!(shutdown.stage, Stage::Over | Stage::Concluding(_)) {
+            return;
+        }
+        // Until the acceptance is durable nothing is said.
+        if matches!(shutdown.stage, Stage::Recording) && shutdown.said.is_none() && shutdown.phase == Phase::Accepted {
+            let recorded = self.record.shutdown.as_ref().is_some_and(|r| r.shutdown_id == shutdown.order.shutdown_id);
+            debug_assert!(recorded, "a shutdown is recorded when it is accepted");
+        }
+        let elapsed = since(&self.clock, shutdown.accepted_ms);
+        if let Some(until) = status.extend_until {
+            let wish = elapsed + until.saturating_duration_since(Instant::now().into_std());
+            // Within the grace period there is nothing to ask for. Whole seconds, so that a wish repeated does not grow
+            // by the time it took to arrive.
+            let total = Duration::from_secs(wish.as_secs() + 1);
+            if shutdown.grace.is_some_and(|grace| total > grace) {
+                shutdown.wanted = shutdown.wanted.max(Some(total));
+            }
+        }
+        let news = (shutdown.phase, message(shutdown, status), shutdown.wanted);
+        let now = Instant::now();
+        if shutdown.said.as_ref() == Some(&news) && now < shutdown.next_report {
+            return;
+        }
+        let (phase, text, wanted) = news.clone();
+        shutdown.said = Some(news);
+        // A little before the heartbeat is due, so that it is in time when it arrives.
+        shutdown.next_report = now + shutdown.order.heartbeat.mul_f32(0.8);
+        let report = Report {
+            shutdown_id: shutdown.order.shutdown_id.clone(),
+            sequence: shutdown.next_sequence(),
+            phase,
+            message: text,
+            time_ms: wall_ms(),
+            wanted,
+            verdict: None,
+        };
+        shutdown.reports.send_replace(Progress::Live(report));
+    }
+
+    /// H12: says that the grace period is over, and does nothing about it.
+    fn notice_overdue(&mut self) {
+        let Some(shutdown) = self.shutdown.as_mut() else { return };
+        let over = shutdown.grace.is_some_and(|grace| since(&self.clock, shutdown.accepted_ms) > grace);
+        if over && !shutdown.overdue && !shutdown.is_over() {
+            shutdown.overdue = true;
+            warn!(
+                shutdown.id = shutdown.id(),
+                grace = ?shutdown.grace,
+                "the grace period is over and the application still runs; watching on, the scheduler decides"
+            );
+        }
+    }
+
+    fn known(&mut self, shutdown_id: &str) -> Result<&mut Shutdown, Refusal> {
+        self.shutdown
+            .as_mut()
+            .filter(|shutdown| shutdown.id() == shutdown_id)
+            .ok_or_else(|| Refusal::ShutdownNotFound { shutdown_id: shutdown_id.to_owned() })
+    }
+
+    fn record_shutdown(&mut self, what: Recorded, last: Option<Report>) {
+        let Some(shutdown) = &self.shutdown else { return };
+        self.record.shutdown = Some(shutdown.to_record(last));
+        let generation = self.generation;
+        self.save(move |result| Done::Recorded { generation, what, result });
+    }
+}
+
+/// What is said while it goes on: the words of the application first, then what the watcher of its processes knows.
+fn message(shutdown: &Shutdown, status: &AppStatus) -> String {
+    let own = match (&shutdown.stage, shutdown.phase) {
+        (Stage::Settling { .. }, _) => "ended; watching that nothing starts it again".to_owned(),
+        (_, Phase::Accepted) => "accepted".to_owned(),
+        (_, Phase::Draining) => "draining".to_owned(),
+        (_, Phase::Killing) => format!("killed, waiting for {} process(es) to vanish", status.processes),
+        (_, Phase::Stopping) if ended(status) => "no process is left".to_owned(),
+        (_, report::Phase::Stopping | Phase::Stopped | Phase::Failed | Phase::Cancelled) => {
+            format!("told to stop, waiting for {} process(es)", status.processes)
+        }
+    };
+    match (&status.said, status.message.is_empty()) {
+        (Some(said), true) => said.clone(),
+        (Some(said), false) => format!("{said} ({})", status.message),
+        (None, false) => status.message.clone(),
+        (None, true) => own,
+    }
+}
+
+fn verdict(outcome: Outcome, end: Option<&End>) -> Verdict {
+    let message = match (outcome, end) {
+        (Outcome::NotRunning, _) => "it was not running".to_owned(),
+        (_, Some(end)) => end.message.clone(),
+        (_, None) => String::new(),
+    };
+    Verdict {
+        outcome,
+        // Stopped by the word of the implementation, which has looked.
+        evidence: Some(end.map_or(Evidence::ProcessGone, |end| end.evidence)),
+        exit_code: end.and_then(|end| end.exit_code),
+        exit_signal: end.and_then(|end| end.exit_signal),
+        clean: end.and_then(|end| end.clean),
+        duration: Duration::ZERO,
+        message,
+        held: false,
+    }
+}

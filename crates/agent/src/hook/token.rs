@@ -1,0 +1,106 @@
+//! Secrets of the protocol: completion tokens and bearer tokens.
+//!
+//! Owns the two rules about them: they show in no `Debug`, and they are compared in constant time. What is written to
+//! disk is a [`Digest`], never the token: a repeated request brings the token itself back.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+/// A secret as it was received. [`Token::expose`] is for the one place that sends it back.
+#[derive(Clone)]
+pub(crate) struct Token(String);
+
+impl Token {
+    /// Wraps a secret; an empty one is none.
+    pub(crate) fn new(secret: String) -> Option<Self> {
+        (!secret.is_empty()).then_some(Self(secret))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(secret)")
+    }
+}
+
+/// SHA-256 of a secret: enough to recognise it, useless for presenting it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digest([u8; 32]);
+
+impl Digest {
+    pub(crate) fn of(secret: &str) -> Self {
+        Self(Sha256::digest(secret.as_bytes()).into())
+    }
+
+    /// Whether `secret` is the one; takes the same time whatever it is.
+    pub(crate) fn matches(&self, secret: &str) -> bool {
+        self.0.ct_eq(&Self::of(secret).0).into()
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(secret)")
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use fmt::Write as _;
+        let hex = self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _infallible = write!(hex, "{byte:02x}");
+            hex
+        });
+        serializer.serialize_str(&hex)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let hex = String::deserialize(deserializer)?;
+        let invalid = || de::Error::custom("a digest is 64 hexadecimal digits");
+        if hex.len() != 64 || !hex.is_ascii() {
+            return Err(invalid());
+        }
+        let mut bytes = [0; 32];
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| invalid())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_shows_nowhere_and_its_digest_recognises_it() {
+        let token = Token::new("qct1.secret".to_owned()).unwrap();
+        assert_eq!(format!("{token:?} {:?}", token.digest()), "Token(secret) Digest(secret)");
+        assert!(token.digest().matches("qct1.secret"));
+        assert!(!token.digest().matches("qct1.secreT"));
+    }
+
+    #[test]
+    fn digests_survive_the_disk_and_garbage_is_refused() {
+        let digest = Digest::of("x");
+        let text = serde_json::to_string(&digest).unwrap();
+        assert_eq!(serde_json::from_str::<Digest>(&text).unwrap(), digest);
+        for garbage in ["\"\"", "\"zz\"", "\"é\"", "7"] {
+            assert!(serde_json::from_str::<Digest>(garbage).is_err(), "{garbage}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What the agent must not forget: who it is, the highest epoch it has seen, the run it started, the shutdown it is in.
+//!
+//! Owns the state directory: one agent at a time works with it (a lock), and the file `journal.json` in it. Both sides
+//! of the agent write here, each its own part: the supervisor the epochs and the run, the hook server the shutdown. A
+//! journal that cannot be read is an error and never silently begun anew: beginning anew would forget an epoch, and with
+//! it that another copy may run.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    application::{End, Ready},
+    durable,
+    process::{Identity, boot::BootTime, children::Exit},
+};
+
+mod hex;
+#[cfg(test)]
+mod tests;
+
+/// Version of the file format. Raised when an older agent would misread the file.
+const FORMAT: u32 = 1;
+
+/// Owner: everything. Others: pass through, so that an application under another user reaches its notify socket; they
+/// can list nothing, and every file is for the owner alone.
+const DIRECTORY_MODE: u32 = 0o711;
+
+/// A journal holds one run and one shutdown; a file larger than this is something else.
+const SIZE_MAX: u64 = 1 << 20;
+
+/// Everything the agent must not forget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    format: u32,
+    /// Name of this agent for life; made once.
+    pub agent_id: String,
+    /// Highest epoch ever seen; 0 before the first.
+    pub epoch: u64,
+    /// Epochs up to this one have been revoked by a hold: they are no permission any more.
+    pub revoked: u64,
+    /// The running or last run.
+    pub(crate) run: Option<Run>,
+    /// The running or last shutdown. Belongs to the hook server.
+    pub shutdown: Option<ShutdownRecord>,
+}
+
+/// One life of the application, from a start to the end of its last process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// Marks its processes.
+    pub(crate) run_id: String,
+    pub(crate) epoch: u64,
+    /// The first process. `None` between the decision to start and the start.
+    pub(crate) leader: Option<Identity>,
+    /// When it was started, and during which boot.
+    pub(crate) started: BootTime,
+    /// Wall clock, milliseconds since 1970, for people.
+    pub(crate) start_time_ms: u64,
+    /// The pid namespace in which its pids mean something.
+    pub(crate) namespace: String,
+    /// The agent that started it was the first process of that namespace: with that agent everything in it has ended.
+    pub(crate) agent_was_init: bool,
+    /// Where it sends its notifications.
+    pub(crate) notify_socket: Option<PathBuf>,
+    pub(crate) ready: Option<Ready>,
+    /// How the first process ended, if it has and was ours.
+    pub(crate) exit: Option<Exit>,
+    pub(crate) told: Option<Told>,
+    pub(crate) killed: bool,
+    pub(crate) end: Option<End>,
+}
+
+/// That the application was told to stop, and how far. Written before it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) shutdown_id: String,
+    /// Which step of the ladder.
+    pub(crate) rung: usize,
+    /// With the first process gone, the others were told at this step.
+    pub(crate) rest: bool,
+}
+
+/// One shutdown, as the hook server has to know it after a crash.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownRecord {
+    /// Its name.
+    pub shutdown_id: String,
+    /// The operation it is for.
+    pub operation: String,
+    /// The attempt of that operation.
+    pub attempt: u32,
+    /// The epoch it stops.
+    pub epoch: u64,
+    /// When it was accepted: the beginning of the grace period.
+    pub accepted: BootTime,
+    /// The granted grace period in milliseconds, extensions included; `None`: no limit.
+    pub grace_ms: Option<u64>,
+    /// Sequence number of the last report that may have been sent.
+    pub sequence: i32,
+    /// Whether [`stop`](crate::application::Application::stop) was called for it: the point of no return.
+    pub signalled: bool,
+    /// The final report, encoded by the hook server; empty before the end.
+    #[serde(with = "hex")]
+    pub report: Vec<u8>,
+}
+
+/// Without the report: it holds the completion token.
+impl std::fmt::Debug for ShutdownRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShutdownRecord")
+            .field("shutdown_id", &self.shutdown_id)
+            .field("operation", &self.operation)
+            .field("attempt", &self.attempt)
+            .field("epoch", &self.epoch)
+            .field("sequence", &self.sequence)
+            .field("signalled", &self.signalled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The state directory of one agent, locked. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    directory: PathBuf,
+    /// Held as long as anybody has this journal.
+    _lock: File,
+    contents: Mutex<Contents>,
+}
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another agent works with it.
+    #[error("the state directory {} is in use by another agent: every instance needs a directory of its own (--state-dir)", .0.display())]
+    Locked(PathBuf),
+    /// The operating system refused.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// What could not be opened.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It was written by a newer agent.
+    #[error("{} has format {found}, this agent knows formats up to {FORMAT}: start the newer agent again", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// It is damaged.
+    #[error(
+        "{} is damaged: make sure that no process of the application runs, here or elsewhere, then remove the file; \
+         the agent will ask the scheduler for a new epoch",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The journal could not be written; nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+pub struct WriteError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Journal {
+    /// Opens the state directory, and makes it if it is not there. Blocks shortly.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(io(directory))?;
+        let directory = directory.canonicalize().map_err(io(directory))?;
+        let lock = lock(&directory)?;
+        let path = directory.join("journal.json");
+        let contents = match read_bounded(&path) {
+            Ok(bytes) => decode(&path, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let fresh = Contents::new();
+                durable::replace(&path, &encode(&fresh)).map_err(io(&path))?;
+                fresh
+            }
+            Err(source) => return Err(OpenError::Io { path, source }),
+        };
+        Ok(Self { inner: Arc::new(Inner { directory, _lock: lock, contents: Mutex::new(contents) }) })
+    }
+
+    /// The state directory, absolute.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// What is written there now.
+    pub fn contents(&self) -> Contents {
+        self.lock().clone()
+    }
+
+    /// Changes the contents. Durable when it returns `Ok`; on an error nothing has changed.
+    pub async fn update(&self, change: impl FnOnce(&mut Contents) + Send + 'static) -> Result<(), WriteError> {
+        let journal = self.clone();
+        let written = tokio::task::spawn_blocking(move || journal.update_now(change)).await;
+        written.unwrap_or_else(|join| {
+            Err(WriteError { path: self.directory().join("journal.json"), source: io::Error::other(join) })
+        })
+    }
+
+    fn update_now(&self, change: impl FnOnce(&mut Contents)) -> Result<(), WriteError> {
+        let mut contents = self.lock(); // held over the write: the order in memory is the order on disk
+        let mut changed = contents.clone();
+        change(&mut changed);
+        let path = self.directory().join("journal.json");
+        durable::replace(&path, &encode(&changed)).map_err(|source| WriteError { path, source })?;
+        *contents = changed;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        // Contents are replaced as a whole, so a panic elsewhere leaves them whole.
+        self.inner.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Contents {
+    fn new() -> Self {
+        let agent_id = uuid::Uuid::new_v4().to_string();
+        Self { format: FORMAT, agent_id, epoch: 0, revoked: 0, run: None, shutdown: None }
+    }
+
+    /// Whether the highest epoch seen is still permission to run: for a restart without asking anybody.
+    pub fn has_standing_permission(&self) -> bool {
+        self.epoch > self.revoked
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join("lock");
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = open.map_err(|source| OpenError::Io { path: path.clone(), source })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked(directory.to_owned())),
+        Err(errno) => return Err(OpenError::Io { path, source: errno.into() }),
+    }
+    // The mode of a directory that was there before is its owner's decision, unless others could write to it.
+    let mode = fs::metadata(directory).map(|metadata| metadata.permissions().mode());
+    match mode {
+        Ok(mode) if mode & 0o022 != 0 => Err(OpenError::Io {
+            path: directory.to_owned(),
+            source: io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("mode {:o} lets other users write to it", mode & 0o777),
+            ),
+        }),
+        Ok(_) => Ok(file),
+        Err(source) => Err(OpenError::Io { path: directory.to_owned(), source }),
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(SIZE_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn encode(contents: &Contents) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(contents).expect("plain data with string keys is always JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Contents, OpenError> {
+    /// What every format has.
+    #[derive(Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    let damaged = |source| OpenError::Damaged { path: path.to_owned(), source };
+    let Versioned { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format > FORMAT {
+        return Err(OpenError::Newer { path: path.to_owned(), found: format });
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}

@@ -1,0 +1,132 @@
+//! Which processes belong to a run of an application.
+//!
+//! A process belongs to it when one of these holds, because no single rule survives all that programs do:
+//!
+//! * it is the first process (the leader), or a descendant of a member;
+//! * it is in the leader's process group (survives a double fork);
+//! * its environment carries the run's marker (survives `setsid`, double forks and a crash of the agent);
+//! * it is an orphan that came to us as subreaper and carries no other run's marker (survives `setsid` with an
+//!   emptied or overwritten environment). Who cannot be told apart counts: a process too many delays a proof, one too
+//!   few makes it a lie.
+//!
+//! A zombie has ended. Helpers of the agent (stop and ready commands) carry a marker of their own.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+};
+
+use super::{
+    Identity, children,
+    table::{self, Entry},
+};
+
+/// Name of the environment variable that marks every process of a run.
+pub(crate) const MARKER: &str = "QUIESCE_RUN_ID";
+
+/// Finds the members of one run.
+#[derive(Debug)]
+pub(crate) struct Scanner {
+    run_id: String,
+    leader: Option<Identity>,
+    adopts_orphans: bool,
+    /// Processes known to carry no marker of ours; nobody gets one later. Spares reading their environment again.
+    strangers: HashSet<Identity>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Ours,
+    Other,
+    None,
+    Unreadable,
+}
+
+impl Scanner {
+    /// `adopts_orphans`: the run was started by this very process, and it is a subreaper.
+    pub(crate) fn new(run_id: &str, leader: Option<Identity>, adopts_orphans: bool) -> Self {
+        Self { run_id: run_id.to_owned(), leader, adopts_orphans, strangers: HashSet::new() }
+    }
+
+    pub(crate) fn set_leader(&mut self, leader: Identity) {
+        self.leader = Some(leader);
+    }
+
+    /// Everything that belongs to the run and lives.
+    ///
+    /// An empty answer is to be asked for twice: a member that forks and ends while `/proc` is read can hide its child
+    /// once.
+    pub(crate) fn scan(&mut self) -> io::Result<Vec<Entry>> {
+        let entries = table::all()?;
+        let marks: Vec<Mark> = entries.iter().map(|entry| self.mark(entry)).collect();
+        let group = self.group(&entries, &marks);
+        let (me, own_group) = (children::own_pid(), children::own_group());
+
+        let mut by_parent: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            by_parent.entry(entry.parent).or_default().push(index);
+        }
+        let belongs = |index: usize| {
+            let (entry, mark) = (&entries[index], marks[index]);
+            let orphan = self.adopts_orphans
+                && entry.parent == me
+                && entry.group != own_group
+                && mark != Mark::Other
+                && self.leader.is_none_or(|leader| entry.start >= leader.start)
+                && !children::is_registered(entry.pid);
+            mark == Mark::Ours || Some(entry.group) == group || Some(entry.identity()) == self.leader || orphan
+        };
+        let mut queue: Vec<usize> = (0..entries.len()).filter(|index| belongs(*index)).collect();
+        let mut members: HashSet<usize> = queue.iter().copied().collect();
+        while let Some(index) = queue.pop() {
+            for child in by_parent.get(&entries[index].pid).into_iter().flatten() {
+                if members.insert(*child) {
+                    queue.push(*child);
+                }
+            }
+        }
+        self.strangers.retain({
+            let seen: HashSet<Identity> = entries.iter().map(Entry::identity).collect();
+            move |stranger| seen.contains(stranger)
+        });
+        let live = members.into_iter().map(|index| entries[index]);
+        Ok(live.filter(|entry| entry.lives() && entry.pid != me).collect())
+    }
+
+    /// Whether a process, ended or not, belongs to the run as far as its own entry tells: for the sender of a message,
+    /// which may be gone before anybody looks.
+    pub(crate) fn recognizes(&mut self, entry: &Entry) -> bool {
+        self.mark(entry) == Mark::Ours
+            || self.leader.is_some_and(|leader| entry.group == leader.pid && entry.start >= leader.start)
+    }
+
+    /// The leader's process group, if that number still means the same group: while the leader is there, ended or not,
+    /// or while a marked process is in it, nobody else can have it.
+    fn group(&self, entries: &[Entry], marks: &[Mark]) -> Option<i32> {
+        let leader = self.leader?;
+        let mut both = entries.iter().zip(marks);
+        both.any(|(entry, mark)| entry.identity() == leader || (entry.group == leader.pid && *mark == Mark::Ours))
+            .then_some(leader.pid)
+    }
+
+    fn mark(&mut self, entry: &Entry) -> Mark {
+        if !entry.lives() || self.strangers.contains(&entry.identity()) {
+            return Mark::None;
+        }
+        let Some(environment) = table::environment(entry.pid) else { return Mark::Unreadable };
+        let mut mark = Mark::None;
+        for variable in environment.split(|byte| *byte == 0) {
+            match variable.strip_prefix(MARKER.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
+                Some(value) if value == self.run_id.as_bytes() => return Mark::Ours,
+                Some(_) => mark = Mark::Other,
+                None => {}
+            }
+        }
+        // An empty environment may be one that is just being replaced (exec): look again next time. A marker of another
+        // run is told apart from none at every look, so it is not remembered either.
+        if mark == Mark::None && !environment.is_empty() {
+            self.strangers.insert(entry.identity());
+        }
+        mark
+    }
+}

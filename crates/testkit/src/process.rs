@@ -17,8 +17,10 @@ const MARK: &str = "QUIESCE_TESTKIT_PROCESS";
 /// Lines kept of one process. A test that says more than this is not read by anybody; the oldest lines go.
 const LINES_MAX: usize = 10_000;
 
-/// How often an empty environment or command line is looked at again before it is believed.
+/// How often an empty environment or command line is looked at again before it is believed, and how long in between:
+/// an exec on a loaded machine can wait for its turn several times.
 const EXEC_LOOKS: usize = 100;
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
 
 /// A spawned process whose standard output and standard error are collected line by line.
 ///
@@ -259,6 +261,7 @@ fn has_environment(pid: u32, entry: &str) -> bool {
 }
 
 /// Reads `environ` or `cmdline` of a process; empty if it ended or belongs to another user.
+#[expect(clippy::disallowed_methods, reason = "callers are synchronous, Drop among them, and the pause is tiny")]
 fn read_settled(pid: u32, file: &str) -> Vec<u8> {
     for _look in 0..EXEC_LOOKS {
         let Ok(bytes) = fs::read(format!("/proc/{pid}/{file}")) else { break };
@@ -267,7 +270,7 @@ fn read_settled(pid: u32, file: &str) -> Vec<u8> {
         if !bytes.is_empty() || fs::read_link(format!("/proc/{pid}/exe")).is_err() {
             return bytes;
         }
-        std::thread::yield_now();
+        std::thread::sleep(EXEC_PAUSE);
     }
     Vec::new()
 }

@@ -1,1 +1,15 @@
-//! The demonstration: a small stateful application, an S3 server on loopback, a migration under load
+//! The demonstration: a small stateful application, an S3 server on loopback, a migration under load.
+//!
+//! - [`s3`]: a real S3 server over a directory, on a free port of 127.0.0.1
+//! - [`bucket`]: the application's S3 client, three conditional calls and no more
+//! - [`ledger`]: the application: takes writes over TCP, saves itself to the bucket when told to stop, comes back from it
+//! - [`load`]: a client that writes without pause and proves afterwards that nothing acknowledged was lost
+//!
+//! The ledger is also this project's example of a well-behaved application, so it must know nothing of Quiesce but
+//! what any application may know: `SIGTERM`, `NOTIFY_SOCKET` and `QUIESCE_EPOCH`. Nothing here links the scheduler
+//! or an agent, and nothing here belongs into a production image.
+
+pub mod bucket;
+pub mod ledger;
+pub mod load;
+pub mod s3;

@@ -1,6 +1,7 @@
 //! Real processes under test: spawned, read, signalled, counted, and never left behind.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +22,9 @@ const LINES_MAX: usize = 10_000;
 /// an exec on a loaded machine can wait for its turn several times.
 const EXEC_LOOKS: usize = 100;
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
+
+/// Bytes read of an environment or a command line; those of tests are far smaller.
+const STRINGS_MAX: usize = 256 * 1024;
 
 /// A spawned process whose standard output and standard error are collected line by line.
 ///
@@ -263,12 +267,17 @@ fn has_environment(pid: u32, entry: &str) -> bool {
 /// Reads `environ` or `cmdline` of a process; empty if it ended or belongs to another user.
 #[expect(clippy::disallowed_methods, reason = "callers are synchronous, Drop among them, and the pause is tiny")]
 fn read_settled(pid: u32, file: &str) -> Vec<u8> {
+    let mut buffer = vec![0; STRINGS_MAX];
     for _look in 0..EXEC_LOOKS {
-        let Ok(bytes) = fs::read(format!("/proc/{pid}/{file}")) else { break };
+        // In one call: what an exec replaces between two of them would seem to end after the first.
+        let Ok(length) = File::open(format!("/proc/{pid}/{file}")).and_then(|mut file| file.read(&mut buffer)) else {
+            break;
+        };
         // In the middle of an exec both are empty for a moment; kernel threads, which have no executable, never have
         // any.
-        if !bytes.is_empty() || fs::read_link(format!("/proc/{pid}/exe")).is_err() {
-            return bytes;
+        if length > 0 || fs::read_link(format!("/proc/{pid}/exe")).is_err() {
+            buffer.truncate(length);
+            return buffer;
         }
         std::thread::sleep(EXEC_PAUSE);
     }

@@ -1,0 +1,274 @@
+//! What people ask of an operation: cancel, retry, extend, confirm, supersede. Each is granted or refused with a reason.
+
+use std::time::Duration;
+
+use super::{Operation, Stage, State, StateName, overriding};
+use crate::failure::OverrideKind;
+use crate::id::{InstanceId, OperationId};
+use crate::member::{Again, Member, Run};
+use crate::moment::Moment;
+use crate::policy::PolicyOverrides;
+use crate::report::{CallError, CallErrorClass};
+use crate::request::Caller;
+use crate::step::{Effect, EventKind, Refusal, Step};
+
+impl Operation {
+    /// Whether [`Operation::cancel`] may still have an effect.
+    #[must_use]
+    pub fn is_cancellable(&self) -> bool {
+        match self.state {
+            State::Pending | State::Preparing | State::Degraded { .. } => true,
+            State::BackingOff { .. } => !self.was_told(),
+            State::Stopping => {
+                !self.was_told()
+                    && self.members.iter().all(|member| !member.is_in_flight() || member.capabilities.cancel)
+            }
+            State::Stopped { .. } | State::Starting => self.can_roll_back(),
+            State::Forcing
+            | State::Finalizing { .. }
+            | State::Cancelling { .. }
+            | State::RollingBack
+            | State::Succeeded
+            | State::Cancelled
+            | State::RolledBack
+            | State::Abandoned => false,
+        }
+    }
+
+    /// Takes it back. Repeating it is fine.
+    ///
+    /// # Errors
+    /// [`Refusal::PointOfNoReturn`] while instances are being stopped; [`Refusal::Done`] when it ended another way.
+    pub fn cancel(&mut self, now: Moment, by: &Caller) -> Result<Step, Refusal> {
+        let mut step = Step::default();
+        match self.state {
+            State::Cancelled | State::Cancelling { .. } | State::RollingBack => return Ok(step),
+            State::RolledBack | State::Abandoned if self.cancel_requested => return Ok(step),
+            State::Succeeded | State::RolledBack | State::Abandoned => {
+                return Err(Refusal::Done { operation: self.id.clone(), state: self.state() });
+            }
+            State::Pending
+            | State::Preparing
+            | State::Stopping
+            | State::BackingOff { .. }
+            | State::Forcing
+            | State::Stopped { .. }
+            | State::Starting
+            | State::Finalizing { .. }
+            | State::Degraded { .. } => {}
+        }
+        if !self.is_cancellable() {
+            return Err(Refusal::PointOfNoReturn { operation: self.id.clone(), since: self.point_of_no_return });
+        }
+        self.cancel_requested = true;
+        let message = |what: &str| format!("{what}, as {} asked", by.identity);
+        let degraded_on_the_way_back = self.state == State::Degraded { stage: Stage::RollingBack };
+        if self.state == State::Stopping && self.members.iter().any(Member::is_in_flight) {
+            let until = now + self.policy.accept_timeout;
+            self.enter(now, State::Cancelling { until, again: None }, message("taking it back"), &mut step);
+            self.ask_back(&mut step);
+        } else if !self.was_told() {
+            self.enter(now, State::Cancelled, message("cancelled; nothing was told to stop"), &mut step);
+        } else if self.can_roll_back() && !degraded_on_the_way_back {
+            self.enter_rolling_back(now, &message("starting again what has stopped"), &mut step);
+        } else {
+            self.enter(now, State::Abandoned, message("abandoned"), &mut step);
+        }
+        self.advance(now, &mut step);
+        Ok(step)
+    }
+
+    /// Begins a new round out of DEGRADED, or goes on rolling back. With `force` the round kills straight away.
+    ///
+    /// # Errors
+    /// [`Refusal::NotDegraded`]; [`Refusal::Policy`] when the overrides lead out of bounds.
+    pub fn retry(
+        &mut self,
+        now: Moment,
+        by: &Caller,
+        force: bool,
+        overrides: &PolicyOverrides,
+    ) -> Result<Step, Refusal> {
+        let State::Degraded { stage } = self.state else {
+            return Err(Refusal::NotDegraded { operation: self.id.clone(), state: self.state() });
+        };
+        let policy = self.policy.with(overrides);
+        let violations = policy.violations();
+        if !violations.is_empty() {
+            return Err(Refusal::Policy { violations });
+        }
+        let mut step = Step::default();
+        let wants_unverified = policy.allow_unverified && !self.policy.allow_unverified;
+        self.policy = policy;
+        self.round += 1;
+        self.attempt = 0;
+        self.forced = force;
+        if wants_unverified {
+            self.overrides.push(overriding(OverrideKind::AllowUnverified, by, now, None));
+        }
+        if force {
+            self.overrides.push(overriding(OverrideKind::Force, by, now, None));
+            let message = format!("{} asked to kill", by.identity);
+            self.emit(now, EventKind::Override, None, None, &message, &mut step);
+        }
+        match stage {
+            Stage::Stopping => {
+                for member in &mut self.members {
+                    // Whoever retries has seen an unclean exit and goes on.
+                    if member.failure_holds() {
+                        member.failure = None;
+                    }
+                    if member.has_failed() {
+                        member.run = Run::Waiting;
+                    }
+                }
+                let message = format!("round {}, as {} asked", self.round, by.identity);
+                self.enter(now, State::Pending, message, &mut step);
+            }
+            Stage::RollingBack => self.resume_rolling_back(now, &mut step),
+        }
+        Ok(step)
+    }
+
+    /// Gives every attempt `grace` in all, the running one included; never less than it has.
+    ///
+    /// # Errors
+    /// [`Refusal::Done`]; [`Refusal::Policy`] when `grace` is out of bounds.
+    pub fn extend(&mut self, now: Moment, grace: Duration) -> Result<Step, Refusal> {
+        if self.is_done() {
+            return Err(Refusal::Done { operation: self.id.clone(), state: self.state() });
+        }
+        let mut step = Step::default();
+        let policy = self
+            .policy
+            .with(&PolicyOverrides { grace_period: Some(grace.max(self.policy.grace_period)), ..Default::default() });
+        let violations = policy.violations();
+        if !violations.is_empty() {
+            return Err(Refusal::Policy { violations });
+        }
+        step.changed = policy != self.policy;
+        self.policy = policy;
+        for slot in self.slots() {
+            let Run::Running { kill: None, .. } = self.at(slot).run else { continue };
+            let Some(shutdown) = self.at_mut(slot).shutdown.as_mut().filter(|shutdown| shutdown.grace < grace) else {
+                continue;
+            };
+            shutdown.extension += grace - shutdown.grace;
+            shutdown.grace = grace;
+            let (instance, attempt) = (self.at(slot).instance.clone(), self.at(slot).fence());
+            let message = format!("{instance} has {grace:?} in all now");
+            self.emit(now, EventKind::DeadlineExtended, Some(instance.clone()), None, &message, &mut step);
+            step.effects.push(Effect::UpdateDeadline { instance, attempt, grace, granted: true });
+        }
+        self.advance(now, &mut step);
+        Ok(step)
+    }
+
+    /// Takes note that the caller's part is done. Repeating it is fine.
+    ///
+    /// # Errors
+    /// [`Refusal::NotConfirmable`] when nothing waits for that.
+    pub fn confirm(&mut self, now: Moment, by: &Caller) -> Result<Step, Refusal> {
+        let mut step = Step::default();
+        if self.awaits_confirmation() {
+            self.message = format!("confirmed by {}", by.identity);
+            self.state = State::Stopped { confirmed: true };
+            step.changed = true;
+            self.advance(now, &mut step);
+            return Ok(step);
+        }
+        let was_confirmed = matches!(self.state(), StateName::Finalizing | StateName::Succeeded);
+        if was_confirmed && self.requires_confirmation() {
+            return Ok(step);
+        }
+        Err(Refusal::NotConfirmable { operation: self.id.clone(), state: self.state() })
+    }
+
+    /// Closes a DEGRADED operation because the forced deletion `by` takes over.
+    ///
+    /// # Errors
+    /// [`Refusal::NotDegraded`].
+    pub fn supersede(&mut self, now: Moment, by: OperationId) -> Result<Step, Refusal> {
+        let State::Degraded { .. } = self.state else {
+            return Err(Refusal::NotDegraded { operation: self.id.clone(), state: self.state() });
+        };
+        let mut step = Step::default();
+        let message = format!("superseded by {by}");
+        self.superseded_by = Some(by);
+        self.enter(now, State::Abandoned, message, &mut step);
+        Ok(step)
+    }
+}
+
+/// CANCELLING: the hooks decide, for they alone know whether the application was told.
+impl Operation {
+    pub(super) fn ask_back(&self, step: &mut Step) {
+        for member in self.members.iter().filter(|member| member.is_in_flight()) {
+            let (instance, attempt) = (member.instance.clone(), member.fence());
+            step.effects.push(Effect::CancelShutdown { instance, attempt });
+        }
+    }
+
+    pub(super) fn cancel_answered(
+        &mut self,
+        now: Moment,
+        instance: &InstanceId,
+        attempt: u32,
+        answer: Result<(), CallError>,
+        step: &mut Step,
+    ) {
+        let State::Cancelling { until, again } = self.state else { return };
+        let Some(slot) = self.in_flight(instance, attempt) else { return };
+        let taken_back = match answer {
+            Ok(()) => true,
+            Err(error) => match error.class {
+                CallErrorClass::Lost | CallErrorClass::Busy => {
+                    let due = again.filter(|again| again.at > now && again.at < until);
+                    let again = Some(due.unwrap_or_else(|| Again::after(again, now)));
+                    self.state = State::Cancelling { until, again };
+                    return;
+                }
+                // A hook that has never heard of the shutdown has not told anybody to stop.
+                CallErrorClass::NotFound => !self.at(slot).has_open_shutdown(),
+                CallErrorClass::PointOfNoReturn
+                | CallErrorClass::Rejected
+                | CallErrorClass::Protocol
+                | CallErrorClass::Unimplemented => false,
+            },
+        };
+        let member = self.at_mut(slot);
+        if taken_back {
+            member.run = Run::Waiting;
+            step.changed = true;
+        } else {
+            member.told = true;
+            self.point_of_no_return.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn cancel_deadlines(&mut self, now: Moment, step: &mut Step) {
+        let State::Cancelling { until, again } = self.state else { return };
+        if until <= now {
+            for slot in self.slots().filter(|&slot| self.at(slot).is_in_flight()).collect::<Vec<_>>() {
+                let message = "its hook did not say whether the shutdown was taken back".to_owned();
+                self.fail_stop(now, slot, crate::Reason::HookUnreachable, message, step);
+            }
+        } else if let Some(due) = again.filter(|again| again.at <= now) {
+            self.state = State::Cancelling { until, again: Some(Again { at: until, ..due }) };
+            self.ask_back(step);
+        }
+    }
+
+    pub(super) fn advance_cancelling(&mut self, now: Moment, step: &mut Step) {
+        if self.members.iter().any(Member::has_failed) {
+            if !self.members.iter().any(Member::is_in_flight) {
+                self.degrade(now, Stage::Stopping, step);
+            }
+        } else if self.was_told() {
+            self.cancel_requested = false;
+            self.enter(now, State::Stopping, "too late to take it back: an instance has been told to stop", step);
+        } else if !self.members.iter().any(Member::is_in_flight) {
+            self.enter(now, State::Cancelled, "cancelled; nothing was told to stop", step);
+        }
+    }
+}

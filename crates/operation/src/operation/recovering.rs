@@ -1,0 +1,89 @@
+//! After a restart of the scheduler: every call that was under way is made again, and every deadline goes on.
+//!
+//! Budgets of the application (grace, kill, start, overall) keep what is left of them. Timers that only measure whether
+//! a hook answers *us* (accept, heartbeat) begin anew, since we were the ones who did not listen. An old deadline is not
+//! judged before the hook had `accept_timeout` to tell what happened meanwhile.
+
+use super::{Operation, State};
+use crate::member::{Kill, Run};
+use crate::moment::Moment;
+use crate::start::StartRun;
+use crate::step::{Effect, Step};
+
+impl Operation {
+    /// Takes up an operation that was read from the store. A PENDING one waits for [`crate::Input::Begin`] as ever.
+    #[must_use]
+    pub fn recover(&mut self, now: Moment) -> Step {
+        let mut step = Step::default();
+        if self.is_done() {
+            return step;
+        }
+        for slot in self.slots() {
+            self.recover_stop(now, slot, &mut step);
+        }
+        for index in 0..self.starts.len() {
+            self.recover_start(now, index, &mut step);
+        }
+        match self.state {
+            State::Preparing => self.ask_hooks(now, &mut step),
+            State::Stopping | State::Forcing => {
+                // The look back is asked again as a whole.
+                for member in self.members.iter_mut().filter(|member| member.is_verified()) {
+                    member.probing = crate::member::Probing::Idle;
+                }
+            }
+            State::Finalizing { .. } => {
+                self.state = State::Finalizing { until: now + self.policy.accept_timeout, again: None };
+                self.conclude(&mut step);
+            }
+            State::Cancelling { .. } => {
+                self.state = State::Cancelling { until: now + self.policy.accept_timeout, again: None };
+                self.ask_back(&mut step);
+            }
+            State::Pending
+            | State::BackingOff { .. }
+            | State::Stopped { .. }
+            | State::Starting
+            | State::RollingBack
+            | State::Degraded { .. }
+            | State::Succeeded
+            | State::Cancelled
+            | State::RolledBack
+            | State::Abandoned => {}
+        }
+        self.advance(now, &mut step);
+        step
+    }
+
+    fn recover_stop(&mut self, now: Moment, slot: super::Slot, step: &mut Step) {
+        let accept = now + self.policy.accept_timeout;
+        let heard_until = now + self.policy.heartbeat_timeout;
+        let member = self.at_mut(slot);
+        member.judge_not_before = Some(accept);
+        let (instance, attempt) = (member.instance.clone(), member.fence());
+        match member.run.clone() {
+            Run::Calling { then_kill, .. } => member.run = Run::Calling { until: accept, again: None, then_kill },
+            Run::Running { kill, .. } => {
+                let kill = kill.map(|kill| Kill { until: kill.until.max(accept), again: None, ..kill });
+                member.run = Run::Running { heard_until, silent: false, again: None, kill };
+                if kill.is_some() {
+                    step.effects.push(Effect::Kill { instance: instance.clone(), attempt });
+                }
+            }
+            // A stop that was given up but never ended is listened to again: a late end is an end.
+            Run::Failed if member.has_open_shutdown() => {}
+            Run::Waiting | Run::Stopped | Run::Unverified | Run::Failed => return,
+        }
+        step.effects.push(Effect::Shutdown { instance, attempt, anew: true });
+    }
+
+    fn recover_start(&mut self, now: Moment, index: usize, step: &mut Step) {
+        let floor = now + self.policy.accept_timeout;
+        let heard_until = now + self.policy.heartbeat_timeout;
+        let start = &mut self.starts[index];
+        let StartRun::Ordered { until, .. } = start.run else { return };
+        start.run = StartRun::Ordered { until: until.max(floor), heard_until, again: None };
+        let (instance, epoch, rollback) = (start.instance.clone(), start.epoch, start.rollback);
+        step.effects.push(Effect::Start { instance, epoch, rollback });
+    }
+}

@@ -1,0 +1,1 @@
+//! Behaviour of the machine, one file a subject.

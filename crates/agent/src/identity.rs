@@ -151,12 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_sanitised_is_valid_or_empty() {
-        for (text, name) in [
-            ("edge-1-Büro.LAN", "edge-1-b-ro.lan"),
-            ("--x--", "x"),
-            ("_._", ""),
-            ("a:b@c", "a-b-c"),
-        ] {
+        for (text, name) in [("edge-1-Büro.LAN", "edge-1-b-ro.lan"), ("--x--", "x"), ("_._", ""), ("a:b@c", "a-b-c")] {
             assert_eq!(sanitise_instance(text), name);
             assert!(name.is_empty() || is_instance(name));
         }
@@ -166,7 +161,9 @@ mod tests {
     #[test]
     fn full_names_are_told_from_others() {
         assert!(is_instance_name("applications/shop/instances/shop-0"));
-        for wrong in ["", "applications/shop", "applications/shop/instances/", "instances/a", "applications//instances/a"] {
+        for wrong in
+            ["", "applications/shop", "applications/shop/instances/", "instances/a", "applications//instances/a"]
+        {
             assert!(!is_instance_name(wrong), "{wrong}");
         }
         assert!(is_operation_name("operations/op-7f3k"));

@@ -7,7 +7,11 @@
 pub mod application;
 mod durable;
 pub mod hold;
+pub mod hook;
+pub mod identity;
 pub mod journal;
 mod notify;
 pub mod process;
 pub mod readiness;
+pub mod serve;
+pub mod supervise;

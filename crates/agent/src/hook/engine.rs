@@ -38,35 +38,105 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 /// What the owner is told.
 pub(crate) enum Command {
     /// Follow a shutdown that is known already; of the request nothing but the id counts (H1).
-    Join { shutdown_id: String, token: Option<Token>, reply: Reply<Option<watch::Receiver<Progress>>> },
-    Shutdown { order: Box<ShutdownOrder>, reply: Reply<Result<watch::Receiver<Progress>, Refusal>> },
+    Join {
+        shutdown_id: String,
+        token: Option<Token>,
+        reply: Reply<Option<watch::Receiver<Progress>>>,
+    },
+    Shutdown {
+        order: Box<ShutdownOrder>,
+        reply: Reply<Result<watch::Receiver<Progress>, Refusal>>,
+    },
     /// Empty id: the running or last one.
-    Get { shutdown_id: String, reply: Reply<Result<Snapshot, Refusal>> },
-    Cancel { shutdown_id: String, reason: String, reply: Reply<Result<Snapshot, Refusal>> },
-    UpdateDeadline { shutdown_id: String, grace: Option<Duration>, granted: bool, reply: Reply<Result<(), Refusal>> },
-    Kill { shutdown_id: String, token: String, reason: String, reply: Reply<Result<Snapshot, Refusal>> },
-    Start { command: StartCommand, reply: Reply<Result<watch::Receiver<StartProgress>, Refusal>> },
-    Conclude { operation: String, epoch: u64, disposition: Disposition, reply: Reply<Result<(), Refusal>> },
+    Get {
+        shutdown_id: String,
+        reply: Reply<Result<Snapshot, Refusal>>,
+    },
+    Cancel {
+        shutdown_id: String,
+        reason: String,
+        reply: Reply<Result<Snapshot, Refusal>>,
+    },
+    UpdateDeadline {
+        shutdown_id: String,
+        grace: Option<Duration>,
+        granted: bool,
+        reply: Reply<Result<(), Refusal>>,
+    },
+    Kill {
+        shutdown_id: String,
+        token: String,
+        reason: String,
+        reply: Reply<Result<Snapshot, Refusal>>,
+    },
+    Start {
+        command: StartCommand,
+        reply: Reply<Result<watch::Receiver<StartProgress>, Refusal>>,
+    },
+    Conclude {
+        operation: String,
+        epoch: u64,
+        disposition: Disposition,
+        reply: Reply<Result<(), Refusal>>,
+    },
     /// The program is asked to end: stop the application, unless a shutdown does so already.
-    Terminate { grace: Option<Duration>, reply: Reply<Result<(), Refusal>> },
+    Terminate {
+        grace: Option<Duration>,
+        reply: Reply<Result<(), Refusal>>,
+    },
     /// The program wants to end. Once granted, nothing new is accepted.
-    Leave { reply: Reply<bool> },
+    Leave {
+        reply: Reply<bool>,
+    },
     /// The permission to run is about to be given back.
-    Release { epoch: u64, reply: Reply<Result<(), Refusal>> },
+    Release {
+        epoch: u64,
+        reply: Reply<Result<(), Refusal>>,
+    },
 }
 
 /// Work that has come to its end.
 pub(super) enum Done {
-    Recorded { generation: u64, what: Recorded, result: Result<(), RecordError> },
-    Drained { generation: u64, result: Result<(), String> },
-    Held { generation: u64, result: Result<(), HoldError> },
-    Told { generation: u64, result: Result<(), StopError> },
-    Killed { generation: u64, result: Result<(), KillError> },
-    Started { result: Result<(), StartError> },
-    HeldAfterStart { result: Result<(), HoldError> },
-    Concluded { disposition: Disposition, result: Result<(), HoldError>, reply: Reply<Result<(), Refusal>> },
-    ToldLocally { result: Result<(), StopError> },
-    Released { epoch: u64, result: Result<(), RecordError>, reply: Reply<Result<(), Refusal>> },
+    Recorded {
+        generation: u64,
+        what: Recorded,
+        result: Result<(), RecordError>,
+    },
+    Drained {
+        generation: u64,
+        result: Result<(), String>,
+    },
+    Held {
+        generation: u64,
+        result: Result<(), HoldError>,
+    },
+    Told {
+        generation: u64,
+        result: Result<(), StopError>,
+    },
+    Killed {
+        generation: u64,
+        result: Result<(), KillError>,
+    },
+    Started {
+        result: Result<(), StartError>,
+    },
+    HeldAfterStart {
+        result: Result<(), HoldError>,
+    },
+    Concluded {
+        disposition: Disposition,
+        result: Result<(), HoldError>,
+        reply: Reply<Result<(), Refusal>>,
+    },
+    ToldLocally {
+        result: Result<(), StopError>,
+    },
+    Released {
+        epoch: u64,
+        result: Result<(), RecordError>,
+        reply: Reply<Result<(), Refusal>>,
+    },
     /// Work that was called off.
     Nothing,
 }

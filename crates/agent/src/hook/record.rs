@@ -4,8 +4,8 @@
 //! permission that was given back. It is written *before* what it announces is done. The processes have a journal of
 //! their own below the seam; neither reads the other's.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::report::{Phase, Report};
 use super::token::Digest;
 use crate::application::HoldKind;
+use crate::durable;
 
 /// Format of the document. A reader that finds a higher one refuses to run rather than to guess.
 const FORMAT: u32 = 1;
@@ -191,28 +192,11 @@ impl Records {
         if revision < *written {
             return Ok(());
         }
-        replace(path, record).map_err(|source| RecordError::Write { path: path.clone(), source })?;
+        let write = || durable::replace(path, &serde_json::to_vec_pretty(record)?);
+        write().map_err(|source| RecordError::Write { path: path.clone(), source })?;
         *written = revision;
         Ok(())
     }
-}
-
-fn replace(path: &Path, record: &Record) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile_in(directory)?;
-    file.0.write_all(&serde_json::to_vec_pretty(record)?)?;
-    file.0.sync_all()?;
-    fs::rename(&file.1, path)?;
-    // Without this the rename may be lost with the power.
-    File::open(directory)?.sync_all()
-}
-
-/// There is one writer per state directory (it is locked), so one name is enough.
-fn tempfile_in(directory: &Path) -> io::Result<(File, PathBuf)> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let path = directory.join(format!("{FILE}.new"));
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    Ok((file, path))
 }
 
 #[cfg(test)]

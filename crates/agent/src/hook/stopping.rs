@@ -16,13 +16,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::DrainOrder;
 use super::engine::{Done, Engine, Reply, ended, since, wall_ms};
 use super::order::ShutdownOrder;
 use super::record::{RecordError, ShutdownRecord};
 use super::refusal::Refusal;
 use super::report::{Outcome, Phase, Progress, Report, Snapshot, Verdict};
 use super::token::{Digest, Token};
-use super::{DrainOrder, report};
 use crate::application::{AppStatus, End, Evidence, HoldError, KillError, StopError, StopOrder};
 
 /// Sequence numbers a program leaves to itself: after a restart reports go on above everything an earlier program can
@@ -40,6 +40,8 @@ pub(super) struct Shutdown {
     phase: Phase,
     stage: Stage,
     ran: bool,
+    /// The acceptance is recorded.
+    durable: bool,
     grace: Option<Duration>,
     overdue: bool,
     wanted: Option<Duration>,
@@ -65,7 +67,10 @@ enum Stage {
     /// The end of the application.
     Waiting,
     /// That nothing starts it again.
-    Settling { until: Instant, verdict: Box<Verdict> },
+    Settling {
+        until: Instant,
+        verdict: Box<Verdict>,
+    },
     /// The record of the result.
     Concluding(Box<Report>),
     Over,
@@ -84,6 +89,7 @@ enum Kill {
 pub(super) enum Recorded {
     Acceptance,
     Commitment,
+    Kill,
     Result,
 }
 
@@ -160,6 +166,7 @@ impl Shutdown {
             phase: Phase::Accepted,
             stage: Stage::Recording,
             ran,
+            durable: false,
             grace: order.grace,
             overdue: false,
             wanted: None,
@@ -193,6 +200,10 @@ impl Shutdown {
         shutdown.incarnation = record.incarnation.saturating_add(1);
         shutdown.sequence = shutdown.incarnation.saturating_mul(SEQUENCE_STEP);
         shutdown.phase = record.phase;
+        if record.phase == Phase::Killing {
+            // The order to kill was given to the program before; it still stands.
+            shutdown.kill = Kill::Wanted;
+        }
         if let Some(last) = record.last {
             shutdown.stage = Stage::Over;
             shutdown.reports.send_replace(Progress::Final(last, None));
@@ -221,7 +232,11 @@ impl Engine {
     /// Takes up what an earlier program left.
     pub(super) fn resume(&mut self) {
         let Some(record) = self.record.shutdown.clone() else { return };
-        let shutdown = Shutdown::from_record(record);
+        let mut shutdown = Shutdown::from_record(record);
+        if self.options.drain.is_some() {
+            // Draining is not recorded, but it may have been reported, and phases do not go back (H5).
+            shutdown.phase = shutdown.phase.max(Phase::Draining);
+        }
         let over = shutdown.is_over();
         if !over {
             info!(
@@ -399,12 +414,26 @@ impl Engine {
             }
             // Taken back while the record was being written.
             (Recorded::Acceptance, Ok(())) if !matches!(shutdown.stage, Stage::Recording) => {}
-            (Recorded::Acceptance, Ok(())) => self.go(),
+            (Recorded::Acceptance, Ok(())) => {
+                shutdown.durable = true;
+                self.go();
+            }
             (Recorded::Commitment, Err(error)) => {
                 error!(error = %chain(&error), "the point of no return cannot be recorded, the application runs on");
-                self.conclude_shutdown(Outcome::StillRunning, None, "cannot record that it is about to be told to stop");
+                self.conclude_shutdown(
+                    Outcome::StillRunning,
+                    None,
+                    "cannot record that it is about to be told to stop",
+                );
             }
             (Recorded::Commitment, Ok(())) => self.hold_or_tell(),
+            (Recorded::Kill, result) => {
+                if let Err(error) = result {
+                    // The order to kill stands; a lost record lets a later program report the phase before, once.
+                    error!(error = %chain(&error), "the order to kill cannot be recorded");
+                }
+                self.send_kill();
+            }
             (Recorded::Result, result) => {
                 if let Err(error) = result {
                     // The application has ended or not all the same; a lost record costs a repeated look at most.
@@ -472,8 +501,7 @@ impl Engine {
             return;
         }
         shutdown.stage = Stage::Holding;
-        let (operation, kind, epoch) =
-            (shutdown.order.operation.clone(), shutdown.order.kind, shutdown.order.epoch);
+        let (operation, kind, epoch) = (shutdown.order.operation.clone(), shutdown.order.kind, shutdown.order.epoch);
         let order = self.hold_order(&operation, kind, epoch);
         let (app, generation) = (Arc::clone(&self.app), self.generation);
         self.work.push(Box::pin(async move { Done::Held { generation, result: app.hold(order).await } }));
@@ -533,6 +561,10 @@ impl Engine {
         shutdown.stage = Stage::Waiting;
         shutdown.phase = Phase::Killing;
         shutdown.kill = Kill::UnderWay;
+        self.record_shutdown(Recorded::Kill, None);
+    }
+
+    fn send_kill(&mut self) {
         let (app, generation) = (Arc::clone(&self.app), self.generation);
         self.work.push(Box::pin(async move { Done::Killed { generation, result: app.kill().await } }));
     }
@@ -661,13 +693,9 @@ impl Engine {
     /// Publishes a report when there is news or a heartbeat is due. The result has its own way.
     fn publish(&mut self, status: &AppStatus) {
         let Some(shutdown) = self.shutdown.as_mut() else { return };
-        if matches!(shutdown.stage, Stage::Over | Stage::Concluding(_)) {
-            return;
-        }
         // Until the acceptance is durable nothing is said.
-        if matches!(shutdown.stage, Stage::Recording) && shutdown.said.is_none() && shutdown.phase == Phase::Accepted {
-            let recorded = self.record.shutdown.as_ref().is_some_and(|r| r.shutdown_id == shutdown.order.shutdown_id);
-            debug_assert!(recorded, "a shutdown is recorded when it is accepted");
+        if !shutdown.durable || matches!(shutdown.stage, Stage::Over | Stage::Concluding(_)) {
+            return;
         }
         let elapsed = since(&self.clock, shutdown.accepted_ms);
         if let Some(until) = status.extend_until {
@@ -737,7 +765,7 @@ fn message(shutdown: &Shutdown, status: &AppStatus) -> String {
         (_, Phase::Draining) => "draining".to_owned(),
         (_, Phase::Killing) => format!("killed, waiting for {} process(es) to vanish", status.processes),
         (_, Phase::Stopping) if ended(status) => "no process is left".to_owned(),
-        (_, report::Phase::Stopping | Phase::Stopped | Phase::Failed | Phase::Cancelled) => {
+        (_, Phase::Stopping | Phase::Stopped | Phase::Failed | Phase::Cancelled) => {
             format!("told to stop, waiting for {} process(es)", status.processes)
         }
     };
@@ -755,13 +783,15 @@ fn verdict(outcome: Outcome, end: Option<&End>) -> Verdict {
         (_, Some(end)) => end.message.clone(),
         (_, None) => String::new(),
     };
+    // What an earlier run left behind says nothing about this shutdown.
+    let seen = end.filter(|_| outcome != Outcome::NotRunning);
     Verdict {
         outcome,
         // Stopped by the word of the implementation, which has looked.
         evidence: Some(end.map_or(Evidence::ProcessGone, |end| end.evidence)),
-        exit_code: end.and_then(|end| end.exit_code),
-        exit_signal: end.and_then(|end| end.exit_signal),
-        clean: end.and_then(|end| end.clean),
+        exit_code: seen.and_then(|end| end.exit_code),
+        exit_signal: seen.and_then(|end| end.exit_signal),
+        clean: seen.and_then(|end| end.clean),
         duration: Duration::ZERO,
         message,
         held: false,

@@ -8,7 +8,7 @@ use quiesce_operation::member::Member;
 use quiesce_operation::start::StartMember;
 use quiesce_operation::{Event, EventKind, Failure, Moment, Operation, StateName};
 
-use super::operation::{Summary, decode_place, decode_state, encode_place, encode_state};
+use super::operation::Summary;
 
 /// Most overrides an event repeats, the newest ones. A forced deletion of 500 instances has 500 of them, and as many
 /// events in one batch; [`Summary`] of the operation itself keeps every one.
@@ -24,7 +24,7 @@ pub(crate) struct EventRecord {
     #[n(1)]
     pub(crate) time: Moment,
     /// The state before; the same as after unless the state changed.
-    #[cbor(n(2), encode_with = "encode_state", decode_with = "decode_state")]
+    #[n(2)]
     pub(crate) previous: StateName,
     /// What went wrong.
     #[n(3)]
@@ -61,7 +61,7 @@ impl EventRecord {
             failure: event.failure.clone(),
             message: event.message.clone(),
             operation: summary,
-            member: stop.and_then(|id| operation.members().iter().find(|member| member.instance == *id)).cloned(),
+            member: stop.and_then(|id| operation.member(id)).cloned(),
             start: start.and_then(|id| operation.starts().iter().rfind(|start| start.instance == *id)).cloned(),
         }
     }
@@ -87,9 +87,12 @@ fn encode_kind<C, W: Write>(
     encoder: &mut Encoder<W>,
     _: &mut C,
 ) -> Result<(), minicbor::encode::Error<W::Error>> {
-    encode_place(&KINDS, kind, encoder)
+    let place = KINDS.iter().position(|one| one == kind).and_then(|place| u8::try_from(place).ok());
+    encoder.u8(place.ok_or_else(|| minicbor::encode::Error::message("kind of event without a stored number"))?)?;
+    Ok(())
 }
 
 fn decode_kind<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<EventKind, minicbor::decode::Error> {
-    decode_place(&KINDS, decoder)
+    let kind = KINDS.get(usize::from(decoder.u8()?)).copied();
+    kind.ok_or_else(|| minicbor::decode::Error::message("kind of event this program does not know"))
 }

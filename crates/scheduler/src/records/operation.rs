@@ -1,12 +1,8 @@
 //! The record of an operation, and the summary of one as it stood at some event.
 
-use std::collections::BTreeMap;
-
-use minicbor::encode::Write;
-use minicbor::{Decode, Decoder, Encode, Encoder};
-use quiesce_operation::member::Run;
+use minicbor::{Decode, Encode};
 use quiesce_operation::{
-    Failure, Kind, Moment, Operation, OperationId, Override, Placement, Policy, Request, StateName,
+    Failure, Moment, Operation, OperationId, Override, Policy, Request, StateName,
 };
 
 /// An operation as it is stored: the whole machine. Whoever decodes one calls its `validate` before use.
@@ -35,21 +31,10 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counted over the instances that are to be stopped.
-    #[must_use]
-    pub(crate) fn of(operation: &Operation) -> Self {
-        let mut counts = Self::default();
-        for member in operation.members() {
-            let count = match member.run {
-                Run::Waiting => &mut counts.waiting,
-                Run::Calling { .. } | Run::Running { .. } => &mut counts.stopping,
-                Run::Stopped => &mut counts.stopped,
-                Run::Unverified => &mut counts.unverified,
-                Run::Failed => &mut counts.failed,
-            };
-            *count += 1;
-        }
-        counts
+    fn of(operation: &Operation) -> Self {
+        let quiesce_operation::operation::Counts { waiting, stopping, stopped, unverified, failed } =
+            operation.counts();
+        Self { waiting, stopping, stopped, unverified, failed }
     }
 }
 
@@ -64,7 +49,7 @@ pub(crate) struct Summary {
     pub(crate) request: Request,
     #[n(2)]
     pub(crate) policy: Policy,
-    #[cbor(n(3), encode_with = "encode_state", decode_with = "decode_state")]
+    #[n(3)]
     pub(crate) state: StateName,
     #[n(4)]
     pub(crate) cancellable: bool,
@@ -96,6 +81,8 @@ pub(crate) struct Summary {
     pub(crate) awaits_confirmation: bool,
     #[n(18)]
     pub(crate) overrides: Vec<Override>,
+    #[n(19)]
+    pub(crate) message: String,
 }
 
 impl Summary {
@@ -122,102 +109,13 @@ impl Summary {
             advice: operation.advice(),
             awaits_confirmation: operation.awaits_confirmation(),
             overrides: operation.overrides().to_vec(),
+            message: operation.message().to_owned(),
         }
     }
 
     /// Whether the state is final.
     #[must_use]
     pub(crate) fn is_done(&self) -> bool {
-        is_final(self.state)
+        self.state.is_final()
     }
-
-    /// Whether it is for a migration.
-    #[must_use]
-    pub(crate) fn is_migration(&self) -> bool {
-        self.request.kind == Kind::Migrate
-    }
-
-    /// The placement it was accepted with.
-    #[must_use]
-    pub(crate) fn placement(&self) -> Placement {
-        self.request.placement
-    }
-
-    /// Labels of the operation.
-    #[must_use]
-    pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
-        &self.request.labels
-    }
-}
-
-/// Whether nothing follows on `state`.
-#[must_use]
-pub(crate) fn is_final(state: StateName) -> bool {
-    match state {
-        StateName::Succeeded | StateName::Cancelled | StateName::RolledBack | StateName::Abandoned => true,
-        StateName::Pending
-        | StateName::Preparing
-        | StateName::Stopping
-        | StateName::BackingOff
-        | StateName::Forcing
-        | StateName::Stopped
-        | StateName::Starting
-        | StateName::Finalizing
-        | StateName::Cancelling
-        | StateName::RollingBack
-        | StateName::Degraded => false,
-    }
-}
-
-/// The stored number of a state is its place here; places are never changed, new states go to the end.
-const STATES: [StateName; 15] = [
-    StateName::Pending,
-    StateName::Preparing,
-    StateName::Stopping,
-    StateName::BackingOff,
-    StateName::Forcing,
-    StateName::Stopped,
-    StateName::Starting,
-    StateName::Finalizing,
-    StateName::Cancelling,
-    StateName::RollingBack,
-    StateName::Degraded,
-    StateName::Succeeded,
-    StateName::Cancelled,
-    StateName::RolledBack,
-    StateName::Abandoned,
-];
-
-pub(super) fn encode_state<C, W: Write>(
-    state: &StateName,
-    encoder: &mut Encoder<W>,
-    _: &mut C,
-) -> Result<(), minicbor::encode::Error<W::Error>> {
-    encode_place(&STATES, state, encoder)
-}
-
-pub(super) fn decode_state<C>(
-    decoder: &mut Decoder<'_>,
-    _: &mut C,
-) -> Result<StateName, minicbor::decode::Error> {
-    decode_place(&STATES, decoder)
-}
-
-/// Writes the place of `value` in `all`.
-pub(super) fn encode_place<T: PartialEq, W: Write>(
-    all: &[T],
-    value: &T,
-    encoder: &mut Encoder<W>,
-) -> Result<(), minicbor::encode::Error<W::Error>> {
-    let place = all.iter().position(|one| one == value);
-    let place = place.ok_or_else(|| minicbor::encode::Error::message("value without a stored number"))?;
-    encoder.u32(u32::try_from(place).unwrap_or(u32::MAX))?;
-    Ok(())
-}
-
-/// Reads what [`encode_place`] wrote.
-pub(super) fn decode_place<T: Copy>(all: &[T], decoder: &mut Decoder<'_>) -> Result<T, minicbor::decode::Error> {
-    let place = decoder.u32()?;
-    let found = usize::try_from(place).ok().and_then(|place| all.get(place)).copied();
-    found.ok_or_else(|| minicbor::decode::Error::message("number of a value this program does not know"))
 }

@@ -1,0 +1,75 @@
+//! The only bridge between the wire (`quiesce-protocol`) and the domain (`quiesce-operation` and the records).
+//!
+//! Reading follows the contract's careful readings of unknown values; what a *request* may not hold is refused in
+//! [`crate::validate`] before it gets here. Writing leaves out secrets. Nothing here decides anything.
+
+pub(crate) mod operation;
+pub(crate) mod policy;
+pub(crate) mod report;
+pub(crate) mod resource;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quiesce_operation::{ApplicationId, InstanceId, Moment, OperationId};
+use quiesce_runtime::clock::Clock;
+
+/// `applications/{application}`
+pub(crate) fn application_name(application: &ApplicationId) -> String {
+    format!("applications/{application}")
+}
+
+/// `applications/{application}/instances/{instance}`
+pub(crate) fn instance_name(application: &ApplicationId, instance: &InstanceId) -> String {
+    format!("applications/{application}/instances/{instance}")
+}
+
+/// `operations/{operation}`
+pub(crate) fn operation_name(operation: &OperationId) -> String {
+    format!("operations/{operation}")
+}
+
+/// A moment as wall time, for people and for the wire.
+pub(crate) fn timestamp(clock: &dyn Clock, moment: Moment) -> prost_types::Timestamp {
+    clock.wall(moment.as_millis()).into()
+}
+
+/// The moment it is.
+pub(crate) fn now(clock: &dyn Clock) -> Moment {
+    Moment::from_millis(clock.now())
+}
+
+/// A duration for the wire. Ours are bounded to days, so the conversion cannot fail; should one ever be larger, the
+/// largest the wire knows says "very long".
+pub(crate) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
+    duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
+}
+
+/// A duration somebody reported; a negative one says nothing.
+pub(crate) fn reported_duration(duration: Option<&prost_types::Duration>) -> Option<Duration> {
+    duration.and_then(|duration| Duration::try_from(*duration).ok())
+}
+
+/// Milliseconds since 1970 of a timestamp somebody reported; before 1970 it says nothing.
+pub(crate) fn reported_millis(time: Option<&prost_types::Timestamp>) -> Option<u64> {
+    let time = SystemTime::try_from(*time?).ok()?;
+    u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+fn millis_to_wire(millis: u64) -> prost_types::Timestamp {
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH).into()
+}
+
+/// Counts and numbers that are `u32` here and `int32` on the wire; all of them are small.
+pub(crate) fn int(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Epochs and revisions are `u64` here and `int64` on the wire.
+pub(crate) fn long(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number that is never negative among friends; among others it is nothing.
+pub(crate) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

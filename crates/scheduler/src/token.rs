@@ -1,0 +1,136 @@
+//! Opaque tokens that callers hand back: where a listing goes on, where a watch goes on.
+//!
+//! They are no secrets and prove nothing: whoever makes one up gets what he could have asked for anyway. They say what
+//! they were made for, so that one used elsewhere is noticed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use minicbor::{Decode, Encode};
+use quiesce_store::Revision;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::status::Problem;
+
+/// Longest token that is looked at; ours are far shorter.
+const TOKEN_MAX: usize = 2048;
+/// The first field of every token; another number is another layout.
+const VERSION: u8 = 1;
+
+/// Says what a token was made for: a hash of method, parent and filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub(crate) struct Purpose(#[n(0)] u64);
+
+impl Purpose {
+    /// The purpose that consists of these words.
+    pub(crate) fn of(words: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for word in words {
+            hash.update((word.len() as u64).to_be_bytes());
+            hash.update(word.as_bytes());
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.finalize()[..8]);
+        Self(u64::from_be_bytes(first))
+    }
+}
+
+#[derive(Encode, Decode)]
+struct PageToken {
+    #[n(0)]
+    version: u8,
+    #[n(1)]
+    purpose: Purpose,
+    /// Id of the last record of the page before.
+    #[n(2)]
+    last: String,
+}
+
+/// The token of the page behind the record `last`.
+pub(crate) fn page_token(purpose: Purpose, last: &str) -> String {
+    encode(&PageToken { version: VERSION, purpose, last: last.to_owned() })
+}
+
+/// The id of the last record before the page of `token`.
+///
+/// # Errors
+/// [`Problem::InvalidPageToken`] for garbage and for tokens of another purpose.
+pub(crate) fn parse_page_token(token: &str, purpose: Purpose) -> Result<String, Problem> {
+    let found: PageToken = decode(token).ok_or(Problem::InvalidPageToken)?;
+    if found.version == VERSION && found.purpose == purpose { Ok(found.last) } else { Err(Problem::InvalidPageToken) }
+}
+
+#[derive(Encode, Decode)]
+struct ResumeToken {
+    #[n(0)]
+    version: u8,
+    #[n(1)]
+    purpose: Purpose,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    life: [u8; 16],
+    #[n(3)]
+    revision: u64,
+}
+
+/// The token that goes on behind `revision` in the history `life`.
+pub(crate) fn resume_token(purpose: Purpose, life: Uuid, revision: Revision) -> String {
+    encode(&ResumeToken { version: VERSION, purpose, life: life.into_bytes(), revision: revision.as_u64() })
+}
+
+/// The revision behind which `token` goes on.
+///
+/// # Errors
+/// [`Problem::InvalidResumeToken`] for garbage and other purposes, [`Problem::ResumeTokenExpired`] for another life.
+pub(crate) fn parse_resume_token(token: &str, purpose: Purpose, life: Uuid) -> Result<Revision, Problem> {
+    let found: ResumeToken = decode(token).ok_or(Problem::InvalidResumeToken)?;
+    if found.version != VERSION || found.purpose != purpose {
+        return Err(Problem::InvalidResumeToken);
+    }
+    if found.life != life.into_bytes() {
+        return Err(Problem::ResumeTokenExpired);
+    }
+    Ok(Revision::new(found.revision))
+}
+
+fn encode<T: Encode<()>>(token: &T) -> String {
+    URL_SAFE_NO_PAD.encode(quiesce_store::record::to_cbor(token))
+}
+
+fn decode<T: for<'b> Decode<'b, ()>>(token: &str) -> Option<T> {
+    // What exactly is wrong with a token that is not ours interests nobody: the answer is always the same.
+    let bytes = URL_SAFE_NO_PAD.decode(token.get(..TOKEN_MAX.min(token.len())).filter(|cut| cut.len() == token.len())?);
+    quiesce_store::record::from_cbor(&bytes.ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_token_goes_on_in_its_own_watch_and_life_only() {
+        let (mine, other) = (Purpose::of(&["watch", "a"]), Purpose::of(&["watch", "b"]));
+        let life = Uuid::from_u128(1);
+        let token = resume_token(mine, life, Revision::new(7));
+        assert_eq!(parse_resume_token(&token, mine, life).unwrap(), Revision::new(7));
+        assert!(matches!(parse_resume_token(&token, other, life), Err(Problem::InvalidResumeToken)));
+        assert!(matches!(parse_resume_token(&token, mine, Uuid::from_u128(2)), Err(Problem::ResumeTokenExpired)));
+        for garbage in ["", "x", "!!", &token[1..], &"a".repeat(5000)] {
+            assert!(matches!(parse_resume_token(garbage, mine, life), Err(Problem::InvalidResumeToken)), "{garbage}");
+        }
+    }
+
+    #[test]
+    fn a_page_token_is_no_resume_token_and_belongs_to_one_listing() {
+        let (mine, other) = (Purpose::of(&["list", "x"]), Purpose::of(&["list", "y"]));
+        let token = page_token(mine, "shop");
+        assert_eq!(parse_page_token(&token, mine).unwrap(), "shop");
+        assert!(matches!(parse_page_token(&token, other), Err(Problem::InvalidPageToken)));
+        assert!(matches!(parse_resume_token(&token, mine, Uuid::nil()), Err(Problem::InvalidResumeToken)));
+    }
+
+    #[test]
+    fn words_of_a_purpose_do_not_run_together() {
+        assert_ne!(Purpose::of(&["ab", "c"]), Purpose::of(&["a", "bc"]));
+    }
+}

@@ -284,7 +284,7 @@ pub enum Permission {
     /// A new epoch; has to be higher than any seen. Lifts a hold.
     New(u64),
     /// The run before ended by itself, outside of any operation, and its epoch was not revoked: run again under it.
-    /// Refused when there is a hold, or when no epoch was ever seen.
+    /// Refused when there is a hold, when the epoch was revoked by one, or when none was ever seen.
     Standing,
     /// No scheduler is asked (`--start always`): run under the highest epoch seen. Refused when there is a hold.
     Unfenced,
@@ -352,9 +352,12 @@ pub enum StartError {
         /// The highest epoch seen.
         highest: u64,
     },
-    /// No epoch was ever given to this instance.
-    #[error("no epoch was ever given to this instance")]
-    NoPermission,
+    /// No epoch was ever given to this instance, or the highest was revoked by a hold.
+    #[error("no standing permission to run (highest epoch seen: {highest}): only a new epoch gives one")]
+    NoPermission {
+        /// The highest epoch seen; 0: none.
+        highest: u64,
+    },
     /// It is held; only a new epoch lifts that.
     #[error("held since {} for {} {}: only a start with a new epoch lifts the hold", .0.since, .0.kind, .0.operation)]
     Held(Hold),

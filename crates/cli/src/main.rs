@@ -1,2 +1,31 @@
 //! The command line of Quiesce.
-fn main() {}
+//!
+//! Owns the process: arguments, environment, exit code. It talks to a scheduler through the public contract only; the
+//! scheduler and the agent are libraries it merely starts.
+
+mod args;
+mod client;
+mod commands;
+mod error;
+mod follow;
+mod live;
+mod name;
+mod output;
+mod terminal;
+
+use std::env;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::commands::Surroundings;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let surroundings = Surroundings {
+        scheduler: env::var("QUIESCE_SCHEDULER").ok().filter(|url| !url.is_empty()),
+        plain: is_set("NO_COLOR") || env::var_os("TERM").is_some_and(|term| term == "dumb"),
+    };
+    commands::run(cli, surroundings)
+}

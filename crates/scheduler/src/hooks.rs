@@ -1,84 +1,159 @@
 //! Hooks: how they are reached, what they say, whether they live.
 //!
 //! Owns at most one connection for each instance, dialled or attached, and the knowledge whether the hook answers. It
-//! does not decide what an answer means for an operation, and stores nothing.
+//! does not decide what an answer means for an operation, and stores nothing: after a restart every registered instance
+//! is handed in again by [`Hooks::registered`].
 
-use std::time::{Duration, SystemTime};
+pub(crate) mod call;
+mod connection;
+mod presence;
+pub(crate) mod wire;
 
-use quiesce_operation::report::{AppState, CallError, Capabilities, Probe};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quiesce_operation::report::{CallError, CallErrorClass, Probe};
 use quiesce_operation::{ApplicationId, InstanceId, Moment};
+use quiesce_protocol::v1;
+use quiesce_runtime::clock::Clock;
+use quiesce_runtime::drain;
+use quiesce_runtime::tasks::Tasks;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
-/// What the scheduler knows of the hook of an instance.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Presence {
-    /// Whether it answers.
-    pub state: HookState,
-    /// Its last answer to GetHookInfo, however old.
-    pub info: Option<HookInfo>,
-    /// When it last proved to be alive.
-    pub last_seen: Option<Moment>,
-    /// Whether a connection stands (dial-in: attached; listening: the last call went through).
-    pub connected: bool,
-}
+use crate::records::{Connect, InstanceRecord};
+use crate::secrets::{HookToken, Secrets};
+use call::{Client, lost, protocol_error};
+pub(crate) use connection::limit_silence;
+pub use connection::Socket;
+use connection::{Connection, dial, reverse};
+pub use presence::{HookInfo, HookState, Presence};
 
-/// Whether a hook answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum HookState {
-    /// Not asked yet.
-    #[default]
-    Unknown,
-    /// It answers and could stop the application.
-    Ready,
-    /// It answers and says it could not.
-    NotReady,
-    /// It does not answer.
-    Unreachable,
-}
+/// Most hooks asked for a sign of life at the same time: a thousand instances are gone through in seconds, and one
+/// burst stays far below any limit on open files.
+const SIGNS_OF_LIFE_MAX: usize = 64;
+/// Longest wait of a new attached connection for its first answer; an agent that has just dialled has nothing else to
+/// do.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a hook says about itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HookInfo {
-    /// The resource name of the instance it serves; empty: it does not know.
-    pub instance: String,
-    /// Name of the implementation.
-    pub implementation: String,
-    /// Its version.
-    pub implementation_version: String,
-    /// Version of the protocol.
-    pub protocol_version: String,
-    /// What it can do.
-    pub capabilities: Capabilities,
-    /// Whether it could stop the application now.
-    pub ready: bool,
-    /// Why not.
-    pub not_ready_reason: String,
-    /// Whether the application runs.
-    pub app_state: AppState,
-    /// When the running application was started, by the clock of the agent.
-    pub app_start_time: Option<SystemTime>,
-    /// The highest epoch it has seen.
-    pub epoch: u64,
-    /// What the application last said of itself.
-    pub app_message: String,
-}
-
-/// How an instance is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
-    /// The hook listens: `host:port`, `[v6]:port` or `unix:/path`.
-    Listen {
-        /// Where.
-        endpoint: String,
-    },
-    /// The agent dials in.
-    DialIn,
-}
+/// Most findings of one check that are kept; more than that nobody reads.
+const FINDINGS_MAX: usize = 32;
 
 /// All hooks. Cheap to clone.
 #[derive(Clone)]
-pub struct Hooks {}
+pub struct Hooks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    known: watch::Sender<BTreeMap<Name, Arc<Hook>>>,
+    secrets: Arc<Secrets>,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    drain: drain::Watch,
+    signs_of_life: Semaphore,
+}
+
+/// The name of an instance.
+pub(crate) type Name = (ApplicationId, InstanceId);
+
+/// One hook and everything about reaching it.
+pub(crate) struct Hook {
+    name: Name,
+    token: HookToken,
+    link: watch::Sender<Link>,
+    presence: watch::Sender<Presence>,
+    /// Asks the monitor to look now.
+    look: Arc<Notify>,
+    clock: Arc<dyn Clock>,
+    forgotten: CancellationToken,
+}
+
+/// How a hook is reached at the moment.
+enum Link {
+    Listening { endpoint: String, connection: Connection },
+    Attached(Connection),
+    Detached,
+}
+
+/// Why an attached connection was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The instance is not registered, or not as one that dials in.
+    #[error("the instance is not registered to dial in")]
+    NotExpected,
+    /// HTTP/2 could not be set up.
+    #[error("HTTP/2 could not be set up over the attached connection")]
+    Transport(#[source] tonic::transport::Error),
+    /// It did not answer GetHookInfo.
+    #[error("the attached hook does not answer: {}", .0.message)]
+    Silent(CallError),
+    /// It serves another instance.
+    #[error("the attached hook serves {0}")]
+    WrongInstance(String),
+}
 
 impl Hooks {
+    /// No hooks yet.
+    #[must_use]
+    pub fn new(secrets: Arc<Secrets>, clock: Arc<dyn Clock>, tasks: Tasks, drain: drain::Watch) -> Self {
+        let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
+        let known = watch::Sender::new(BTreeMap::new());
+        Self { inner: Arc::new(Inner { known, secrets, clock, tasks, drain, signs_of_life }) }
+    }
+
+    /// An instance was registered, or its registration has changed. It is asked for a sign of life at once. The
+    /// connection stays if it still leads to the right place.
+    pub(crate) fn registered(&self, record: &InstanceRecord) {
+        let name = (record.application.clone(), record.instance.clone());
+        if let Some(hook) = self.find(&name.0, &name.1) {
+            hook.reach(&record.connect);
+            hook.look.notify_one();
+            return;
+        }
+        let hook = Arc::new(Hook {
+            token: self.inner.secrets.hook_token(&name.0, &name.1),
+            name: name.clone(),
+            link: watch::Sender::new(Link::Detached),
+            presence: watch::Sender::new(Presence::default()),
+            look: Arc::new(Notify::new()),
+            clock: Arc::clone(&self.inner.clock),
+            forgotten: CancellationToken::new(),
+        });
+        hook.reach(&record.connect);
+        self.inner.known.send_modify(|known| {
+            if let Some(other) = known.insert(name, Arc::clone(&hook)) {
+                other.close();
+            }
+        });
+        let label = format!("presence {}/{}", hook.name.0, hook.name.1);
+        let drain = self.inner.drain.clone();
+        let watched = presence::watch(Arc::downgrade(&self.inner), hook);
+        self.inner.tasks.spawn(label, async move {
+            tokio::select! {
+                () = drain.signaled() => {}
+                () = watched => {}
+            }
+        });
+    }
+
+    /// An instance is not registered any more.
+    pub fn forgotten(&self, application: &ApplicationId, instance: &InstanceId) {
+        self.inner.known.send_modify(|known| {
+            if let Some(hook) = known.remove(&(application.clone(), instance.clone())) {
+                hook.close();
+            }
+        });
+    }
+
+    /// What is known of a hook. Never waits.
+    #[must_use]
+    pub fn presence(&self, application: &ApplicationId, instance: &InstanceId) -> Presence {
+        self.find(application, instance).map_or_else(Presence::default, |hook| hook.presence.borrow().clone())
+    }
+
     /// Asks a hook who it is and, if `check` and it can tell, whether a shutdown would work. Takes at most `limit`.
     pub async fn probe(
         &self,
@@ -87,21 +162,226 @@ impl Hooks {
         check: bool,
         limit: Duration,
     ) -> Result<Probe, CallError> {
-        unimplemented!()
+        self.expect(application, instance)?.probe(check, BTreeMap::new(), limit).await
     }
 
-    /// What is known of a hook. Never waits.
-    pub fn presence(&self, application: &ApplicationId, instance: &InstanceId) -> Presence {
-        unimplemented!()
+    /// What is sent to a listening hook as bearer; for the answer to its registration.
+    #[must_use]
+    pub fn token(&self, application: &ApplicationId, instance: &InstanceId) -> HookToken {
+        self.inner.secrets.hook_token(application, instance)
     }
 
-    /// An instance was registered, or its registration has changed. Probes it at once.
-    pub fn registered(&self, application: &ApplicationId, instance: &InstanceId, reach: Reach) {
-        unimplemented!()
+    /// Takes over a connection an agent has opened, on which it serves its hook. It replaces an older one once it has
+    /// answered and proved to be the right instance.
+    pub(crate) async fn attach(&self, name: &Name, socket: impl Socket) -> Result<(), AttachError> {
+        let hook = self.find(&name.0, &name.1).ok_or(AttachError::NotExpected)?;
+        let look = Arc::clone(&hook.look);
+        let connection =
+            reverse(socket, Arc::new(move || look.notify_one())).await.map_err(AttachError::Transport)?;
+        let greeted = Client::new(connection.channel.clone(), None).info(GREETING_TIMEOUT).await;
+        let info = match greeted {
+            Ok(info) if info.instance.is_empty() || info.instance == hook.resource_name() => info,
+            Ok(info) => {
+                connection.closed.cancel();
+                return Err(AttachError::WrongInstance(info.instance));
+            }
+            Err(error) => {
+                connection.closed.cancel();
+                return Err(AttachError::Silent(error));
+            }
+        };
+        hook.attached(connection)?;
+        hook.heard(Some(info));
+        Ok(())
     }
 
-    /// An instance is not registered any more.
-    pub fn forgotten(&self, application: &ApplicationId, instance: &InstanceId) {
-        unimplemented!()
+    pub(crate) fn find(&self, application: &ApplicationId, instance: &InstanceId) -> Option<Arc<Hook>> {
+        self.inner.known.borrow().get(&(application.clone(), instance.clone())).cloned()
+    }
+
+    /// The hook, or the error a call of it would end with.
+    pub(crate) fn expect(
+        &self,
+        application: &ApplicationId,
+        instance: &InstanceId,
+    ) -> Result<Arc<Hook>, CallError> {
+        self.find(application, instance).ok_or_else(|| lost("the instance is not registered"))
+    }
+}
+
+impl Hook {
+    /// The name of the instance on the wire.
+    pub(crate) fn resource_name(&self) -> String {
+        format!("applications/{}/instances/{}", self.name.0, self.name.1)
+    }
+
+    /// A client over the connection there is; waits for one to be attached, at most `limit`.
+    pub(crate) async fn client(&self, limit: Duration) -> Result<Client, CallError> {
+        let mut link = self.link.subscribe();
+        let ready = timeout(limit, link.wait_for(|link| !matches!(link, Link::Detached))).await;
+        match ready.as_ref().map(|link| link.as_deref()) {
+            Ok(Ok(Link::Listening { connection, .. })) => {
+                Ok(Client::new(connection.channel.clone(), Some(&self.token)))
+            }
+            Ok(Ok(Link::Attached(connection))) => Ok(Client::new(connection.channel.clone(), None)),
+            Ok(Ok(Link::Detached) | Err(_)) => Err(lost("the instance is not registered any more")),
+            Err(_elapsed) => Err(lost("the agent has not dialled in")),
+        }
+    }
+
+    /// Asks for a sign of life, whoever wants to know it.
+    pub(crate) async fn info(&self, limit: Duration) -> Result<HookInfo, CallError> {
+        let end = Instant::now() + limit;
+        let answer = match self.client(limit).await {
+            Ok(mut client) => client.info(end.saturating_duration_since(Instant::now())).await,
+            Err(error) => Err(error),
+        };
+        let answer = answer.and_then(|info| match info.instance.as_str() {
+            "" => Ok(info),
+            other if other == self.resource_name() => Ok(info),
+            other => Err(protocol_error(format!("the hook serves {other}"))),
+        });
+        match &answer {
+            Ok(info) => self.heard(Some(info.clone())),
+            Err(_) => self.missed(),
+        }
+        answer
+    }
+
+    /// GetHookInfo and, where the hook has it and `check` says so, CheckShutdown.
+    pub(crate) async fn probe(
+        &self,
+        check: bool,
+        parameters: BTreeMap<String, String>,
+        limit: Duration,
+    ) -> Result<Probe, CallError> {
+        let end = Instant::now() + limit;
+        let info = self.info(limit).await?;
+        let mut probe = Probe {
+            capabilities: info.capabilities,
+            ready: info.ready,
+            findings: Vec::new(),
+            app_state: info.app_state,
+            epoch: info.epoch,
+        };
+        if !info.ready && !info.not_ready_reason.is_empty() {
+            probe.findings.push(info.not_ready_reason);
+        }
+        if !(check && probe.ready && probe.capabilities.check) {
+            return Ok(probe);
+        }
+        let left = || end.saturating_duration_since(Instant::now());
+        let request =
+            v1::CheckShutdownRequest { instance: self.resource_name(), parameters: parameters.into_iter().collect() };
+        let answer = self.client(left()).await?.check(request, left()).await;
+        match answer {
+            Ok(answer) => {
+                probe.ready = answer.ok;
+                let findings = answer.findings.into_iter().take(FINDINGS_MAX);
+                probe.findings.extend(findings.map(|finding| wire::message(&finding, "")));
+                Ok(probe)
+            }
+            // Announced and not there: then it is as if it had not been announced.
+            Err(error) if error.class == CallErrorClass::Unimplemented => Ok(probe),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The hook has shown that it is alive; `info` if it also said more about itself.
+    pub(crate) fn heard(&self, info: Option<HookInfo>) {
+        let now = Moment::from_millis(self.clock.now());
+        self.presence.send_modify(|presence| presence.heard(now, info));
+    }
+
+    fn missed(&self) {
+        self.presence.send_modify(Presence::missed);
+    }
+
+    /// Makes the link lead to where the registration says.
+    fn reach(&self, connect: &Connect) {
+        self.link.send_if_modified(|link| {
+            let stays = match (&*link, connect) {
+                (Link::Listening { endpoint: old, .. }, Connect::Listen { endpoint }) => old == endpoint,
+                (Link::Attached(_) | Link::Detached, Connect::DialIn) => true,
+                (Link::Attached(_) | Link::Detached, Connect::Listen { .. })
+                | (Link::Listening { .. }, Connect::DialIn) => false,
+            };
+            if stays {
+                return false;
+            }
+            link.close();
+            *link = match connect {
+                Connect::Listen { endpoint } => self.dialled(endpoint.clone()),
+                Connect::DialIn => Link::Detached,
+            };
+            true
+        });
+    }
+
+    /// A stream has been silent for too long, which may be a dead connection that nobody has noticed: a dialled one is
+    /// given up and made anew. An attached one cannot be made from here.
+    pub(crate) fn redial(&self) {
+        self.link.send_if_modified(|link| {
+            let Link::Listening { endpoint, .. } = &*link else { return false };
+            let fresh = self.dialled(endpoint.clone());
+            link.close();
+            *link = fresh;
+            true
+        });
+    }
+
+    fn dialled(&self, endpoint: String) -> Link {
+        let look = Arc::clone(&self.look);
+        let connection = dial(&endpoint, Arc::new(move || look.notify_one()));
+        Link::Listening { endpoint, connection }
+    }
+
+    /// Puts a new attached connection in the place of an older one, which is closed.
+    fn attached(&self, connection: Connection) -> Result<(), AttachError> {
+        let taken = self.link.send_if_modified(|link| {
+            if self.forgotten.is_cancelled() || matches!(link, Link::Listening { .. }) {
+                return false;
+            }
+            link.close();
+            *link = Link::Attached(connection.clone());
+            true
+        });
+        if taken {
+            return Ok(());
+        }
+        connection.closed.cancel();
+        Err(AttachError::NotExpected)
+    }
+
+    /// Takes note of an attached connection that is gone. Returns whether there was one.
+    fn detach_if_gone(&self) -> bool {
+        self.link.send_if_modified(|link| match &*link {
+            Link::Attached(connection) if connection.closed.is_cancelled() => {
+                *link = Link::Detached;
+                true
+            }
+            Link::Attached(_) | Link::Listening { .. } | Link::Detached => false,
+        })
+    }
+
+    fn is_detached(&self) -> bool {
+        matches!(*self.link.borrow(), Link::Detached)
+    }
+
+    fn close(&self) {
+        self.forgotten.cancel();
+        self.link.send_modify(|link| {
+            link.close();
+            *link = Link::Detached;
+        });
+    }
+}
+
+impl Link {
+    fn close(&self) {
+        match self {
+            Self::Listening { connection, .. } | Self::Attached(connection) => connection.closed.cancel(),
+            Self::Detached => {}
+        }
     }
 }

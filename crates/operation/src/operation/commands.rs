@@ -17,8 +17,8 @@ impl Operation {
     #[must_use]
     pub fn is_cancellable(&self) -> bool {
         match self.state {
-            State::Pending | State::Preparing | State::Degraded { .. } => true,
-            State::BackingOff { .. } => !self.was_told(),
+            State::Degraded { .. } => true,
+            State::Pending | State::Preparing | State::BackingOff { .. } => !self.was_told(),
             State::Stopping => {
                 !self.was_told()
                     && self.members.iter().all(|member| !member.is_in_flight() || member.capabilities.cancel)

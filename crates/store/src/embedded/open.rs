@@ -215,9 +215,10 @@ fn create(directory: &Path, path: &Path, options: &Options) -> Result<(), OpenEr
 fn open_database(directory: &Path, path: &Path, options: &Options) -> Result<Database, OpenError> {
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes);
+    builder.set_check_integrity_on_open(true);
     let at = path.display().to_string();
     builder.set_repair_callback(move |session| {
-        tracing::info!(path = %at, progress = session.progress(), "repairing the store after a crash");
+        tracing::debug!(path = %at, progress = session.progress(), "checking the store");
     });
     // A damaged file can make the engine panic instead of returning an error (cberner/redb#620); a server that cannot
     // open its store must say which file it is, so both become the same error.

@@ -9,8 +9,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use quiesce_store::conformance::scan_pages;
-use quiesce_store::embedded::{EmbeddedStore, OpenError, Options};
-use quiesce_store::{Batch, Revision, Scan, Space, Store};
+use quiesce_store::embedded::{CloseError, EmbeddedStore, OpenError, Options};
+use quiesce_store::{Batch, CommitError, Revision, Scan, Space, Store};
 use uuid::Uuid;
 
 /// Names the directory to a child; without it, the tests that are children do nothing.
@@ -28,7 +28,11 @@ fn open(directory: &Path) -> Result<EmbeddedStore, OpenError> {
 }
 
 fn spawn(test: &str, directory: &Path) -> (Child, BufReader<ChildStdout>) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    start(Command::new(std::env::current_exe().unwrap()), test, directory)
+}
+
+fn start(mut command: Command, test: &str, directory: &Path) -> (Child, BufReader<ChildStdout>) {
+    let mut child = command
         .args(["--exact", test, "--nocapture"])
         .env(DIRECTORY, directory)
         .stdin(Stdio::piped())
@@ -136,4 +140,52 @@ fn a_second_process_is_told_who_has_the_directory_until_that_one_is_gone() {
     child.kill().unwrap();
     child.wait().unwrap();
     open(directory.path()).unwrap().close().unwrap();
+}
+
+/// Commits until the engine fails, and tells what became of each commit.
+#[tokio::test]
+async fn child_whose_file_may_not_grow() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let options = Options { reserve_bytes: 0, ..Options::new(Uuid::new_v4()) };
+    let store = EmbeddedStore::open(Path::new(&directory), &options).unwrap();
+    let mut durable = store.durable();
+    loop {
+        match store.commit(Batch::new().append(Space::Events, vec![7; 100_000])).await {
+            Ok(committed) => println!("{MARK}{}", committed.last),
+            Err(CommitError::Engine { .. }) => break,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    println!("{MARK}engine failed");
+    let outcome = store.commit(Batch::new().append(Space::Events, "late")).await;
+    assert!(matches!(outcome, Err(CommitError::Closed)), "{outcome:?}");
+    assert!(durable.wait_for(|_| false).await.is_err(), "the watch ends");
+    assert!(matches!(store.close(), Err(CloseError::Engine { .. })));
+    println!("{MARK}closed");
+}
+
+#[tokio::test]
+async fn an_engine_that_fails_is_told_and_loses_nothing_that_was_acknowledged() {
+    /// In blocks of 512 bytes: 8 MiB, some ten times a new store.
+    const FILE_BLOCKS_MAX: usize = 16_384;
+    let directory = tempfile::tempdir().unwrap();
+    // A file that may not grow is the one failure of a disk that needs no privileges. The signal that comes with it
+    // would kill the child; ignored, the write fails.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {FILE_BLOCKS_MAX}; exec \"$0\" \"$@\"")]);
+    limited.arg(std::env::current_exe().unwrap());
+    let (mut child, mut output) = start(limited, "crash::child_whose_file_may_not_grow", directory.path());
+    let mut told: Vec<_> = std::iter::from_fn(|| next_line(&mut output)).collect();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(told.split_off(told.len() - 2), ["engine failed", "closed"]);
+    assert!(!told.is_empty());
+
+    let store = open(directory.path()).unwrap();
+    let stored = scan_pages(&store, Scan::all(Space::Events)).await;
+    let stored: Vec<_> = stored.iter().map(|entry| entry.revision.to_string()).collect();
+    // The commit the engine failed in is there whole or not at all.
+    assert_eq!(stored[..told.len()], told);
+    assert!(stored.len() <= told.len() + 1);
+    assert_eq!(store.durable().borrow().as_u64(), stored.len() as u64);
+    store.commit(Batch::new().append(Space::Events, "after")).await.unwrap();
 }

@@ -90,6 +90,23 @@ fn a_damaged_file_is_an_error_that_names_it() {
     }
 }
 
+#[tokio::test]
+async fn a_single_changed_byte_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    let value = b"what must not change unnoticed";
+    store.commit(Batch::new().put(Space::Meta.key("a"), &value[..])).await.unwrap();
+    store.close().unwrap();
+    let path = directory.path().join(DATABASE_FILE);
+    let mut content = fs::read(&path).unwrap();
+    let copies: Vec<_> = (0..content.len()).filter(|at| content[*at..].starts_with(value)).collect();
+    for at in copies {
+        content[at] ^= 1;
+    }
+    fs::write(&path, content).unwrap();
+    assert!(matches!(open(directory.path()), Err(OpenError::Damaged { path: named, .. }) if named == path));
+}
+
 #[test]
 fn a_newer_format_is_refused_with_both_versions_and_the_way_out() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,0 +1,30 @@
+# Everyday commands. `.ci/run` does all of it, and more, on a machine that has nothing prepared.
+
+# What can be done here.
+default:
+    @just --list --unsorted
+
+# Format all crates.
+fmt:
+    cargo fmt --all
+
+# Formatting and lints, as strict as CI.
+lint:
+    cargo fmt --all --check
+    cargo clippy --all-targets -- -D warnings
+
+# All tests that need nothing but Rust; arguments go to cargo, such as `just test -p quiesce-runtime clock`.
+test *ARGS:
+    cargo test {{ ARGS }}
+
+# The API documentation; a broken link is an error.
+doc:
+    RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -D rustdoc::private_intra_doc_links" cargo doc --no-deps
+
+# Licences, bans, sources, advisories. Needs cargo-deny.
+deny:
+    cargo deny check
+
+# Everything CI does, the extended suite included; as root, since it installs Debian packages that are missing.
+extended:
+    .ci/run

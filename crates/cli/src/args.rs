@@ -1,0 +1,347 @@
+//! The command line as clap sees it: commands, flags, their help.
+//!
+//! Owns names, defaults and help texts. It reads no environment and talks to nobody; what a command does stands in
+//! [`crate::commands`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where the scheduler answers when nobody says otherwise.
+pub(crate) const DEFAULT_SCHEDULER: &str = "http://127.0.0.1:7600";
+
+const EXIT_CODES: &str = "Exit codes: 0 done as asked, 1 error, 2 wrong usage, 3 the operation ended another way
+(DEGRADED, ROLLED_BACK, CANCELLED, ABANDONED), 4 waited too long (the operation goes on).";
+
+/// Stops stateful applications safely before they are moved or deleted, and proves that they stopped.
+#[derive(Debug, Parser)]
+#[command(name = "quiesce", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags every command of a client has; they may stand before or behind the command's name.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Common {
+    /// Where the scheduler answers [env: QUIESCE_SCHEDULER] [default: http://127.0.0.1:7600]
+    #[arg(long, value_name = "URL")]
+    pub(crate) scheduler: Option<String>,
+    /// How to print the result; json and yaml are the proto3 JSON mapping of the contract [default: table]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+impl Common {
+    /// The flags behind the command's name win over those before it.
+    pub(crate) fn over(self, outer: Self) -> Self {
+        Self { scheduler: self.scheduler.or(outer.scheduler), output: self.output.or(outer.output) }
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people: tables, pages, a live view.
+    #[default]
+    Table,
+    /// proto3 JSON.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create or update applications and clusters from a file
+    Apply(ApplyArgs),
+    /// List resources, or show one
+    Get(GetArgs),
+    /// Show everything there is to know about one resource, for people
+    Describe(DescribeArgs),
+    /// Stop an application and start it on another cluster
+    Migrate(MigrateArgs),
+    /// Stop an application for good and forget it
+    Delete(DeleteArgs),
+    /// Follow one operation to its end, or all operations
+    Watch(WatchArgs),
+    /// Take an operation back
+    Cancel(CancelArgs),
+    /// Start a new round of a degraded operation
+    Retry(RetryArgs),
+    /// Say that your part is done (placement external with confirmation)
+    Confirm(ConfirmArgs),
+    /// Give the instances of a running operation more time
+    Extend(ExtendArgs),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+}
+
+/// The kinds of resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// What is stopped, moved, deleted.
+    #[value(name = "applications", aliases = ["application", "apps", "app"])]
+    Application,
+    /// Replicas of applications, each with its agent.
+    #[value(name = "instances", aliases = ["instance", "inst"])]
+    Instance,
+    /// Migrations and deletions.
+    #[value(name = "operations", aliases = ["operation", "ops", "op"])]
+    Operation,
+    /// Places where instances run.
+    #[value(name = "clusters", aliases = ["cluster"])]
+    Cluster,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A document is `kind: Application` or `kind: Cluster` and the fields of that message, as YAML or JSON:
+
+    kind: Application
+    name: db
+    cluster: a
+    placement: {agents: {}}
+    policy: {gracePeriod: 90s}
+
+Fields that are not in the document stay as they are; those that are replace the old value as a whole."
+)]
+pub(crate) struct ApplyArgs {
+    /// The file, `-` for the standard input; several documents are fine
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Check everything, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// What to list: applications, instances, operations, clusters (app, inst, op do as well)
+    #[arg(hide_possible_values = true)]
+    pub(crate) kind: Kind,
+    /// One resource by name: db, db/db-0 or db-0, op-7f3k, a
+    pub(crate) name: Option<String>,
+    /// Only what matches, such as `state = DEGRADED AND application = applications/db`
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "name")]
+    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    /// application, instance, operation or cluster
+    #[arg(hide_possible_values = true)]
+    pub(crate) kind: Kind,
+    /// Its name: db, db/db-0 or db-0, op-7f3k, a
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What migrate and delete have in common.
+#[derive(Debug, Args)]
+pub(crate) struct RequestArgs {
+    /// Names this request: repeating it with the same id has no further effect [default: a new UUID]
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Why, for people and the record
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    /// Check everything and show the plan; nothing is stopped
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Return as soon as the scheduler has stored the operation, do not follow it
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// How long to follow; then exit with 4, while the operation goes on
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Overrides of the application's policy, for one operation.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Policy, for this operation only")]
+pub(crate) struct PolicyArgs {
+    /// How long one attempt may take until the application has ended, such as 90s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) grace_period: Option<Duration>,
+    /// By how much the application may prolong that in total
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) max_extension: Option<Duration>,
+    /// How long a started instance may take to become ready
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) start_timeout: Option<Duration>,
+    /// How often to try, the first time included
+    #[arg(long, value_name = "N")]
+    pub(crate) attempts: Option<i32>,
+    /// With --force: go on even if the end of an instance cannot be verified. Two copies may then run; it stays in the
+    /// record for ever
+    #[arg(long)]
+    pub(crate) allow_unverified: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// The application: db or applications/db
+    #[arg(value_name = "APP")]
+    pub(crate) application: String,
+    /// Where to; may be left out when exactly one other cluster has instances that stand by
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) to: Option<String>,
+    /// Kill what has not stopped at the end of the grace period, instead of giving up. May lose data; asks nothing
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) request: RequestArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The application: db or applications/db
+    #[arg(value_name = "APP")]
+    pub(crate) application: String,
+    /// Kill at once, without grace; instances that do not answer are given up. May lose data; asks nothing
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) request: RequestArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The operation to follow to its end; without one all operations are followed, without end
+    pub(crate) operation: Option<String>,
+    /// Go on behind the event with this resume token
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) since: Option<String>,
+    /// Only operations that match, such as `application = applications/db`
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "operation")]
+    pub(crate) filter: Option<String>,
+    /// How long to follow; then exit with 4
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The operation: op-7f3k or operations/op-7f3k
+    pub(crate) operation: String,
+    /// Why, for people and the record
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The operation: op-7f3k or operations/op-7f3k
+    pub(crate) operation: String,
+    /// Do not try gracefully again, kill. May lose data; asks nothing
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Names this request: repeating it with the same id has no further effect [default: a new UUID]
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Why, for people and the record
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfirmArgs {
+    /// The operation: op-7f3k or operations/op-7f3k
+    pub(crate) operation: String,
+    /// For people and the record
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExtendArgs {
+    /// The operation: op-7f3k or operations/op-7f3k
+    pub(crate) operation: String,
+    /// How much longer than now, such as 30s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) by: Duration,
+    /// Why, for people and the record
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// "30s", "1m30s"; the contract allows seven days at most.
+fn duration(text: &str) -> Result<Duration, String> {
+    /// The largest duration of the contract (types.proto, "Time").
+    const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    let value = humantime::parse_duration(text).map_err(|error| format!("{error} (write 30s, 1m30s, 2h)"))?;
+    if value > LONGEST {
+        return Err("longer than 7 days".to_owned());
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn common_flags_stand_before_or_behind_the_command() {
+        let cli = Cli::try_parse_from(["quiesce", "-o", "json", "get", "app", "--scheduler", "http://x"]).unwrap();
+        let Command::Get(args) = cli.command else { panic!("not get") };
+        let common = args.common.over(cli.common);
+        assert_eq!(common.output, Some(Format::Json));
+        assert_eq!(common.scheduler.as_deref(), Some("http://x"));
+    }
+
+    #[test]
+    fn kinds_have_short_and_singular_forms() {
+        for (text, kind) in [("applications", Kind::Application), ("inst", Kind::Instance), ("op", Kind::Operation)] {
+            assert_eq!(Kind::from_str(text, false), Ok(kind));
+        }
+    }
+
+    #[test]
+    fn durations_have_units_and_an_upper_limit() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("30").unwrap_err().contains("write 30s"));
+        assert_eq!(duration("8days"), Err("longer than 7 days".to_owned()));
+    }
+}

@@ -1,0 +1,157 @@
+//! What each command does, and how it ends.
+//!
+//! Owns exit codes and the surroundings a command runs in. One module per command or group of like commands.
+
+mod apply;
+mod describe;
+mod get;
+mod operation;
+mod policy;
+mod progress;
+mod request;
+mod watch;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, Command, Common, DEFAULT_SCHEDULER, Format};
+use crate::client::Client;
+use crate::error::Error;
+use crate::output::json::{self, Document};
+use crate::output::text::Line;
+use crate::terminal;
+
+/// What the environment says.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// QUIESCE_SCHEDULER.
+    pub(crate) scheduler: Option<String>,
+    /// Colours are not welcome.
+    pub(crate) plain: bool,
+}
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// As asked.
+    Done,
+    /// The operation ended another way: DEGRADED, ROLLED_BACK, CANCELLED, ABANDONED.
+    AnotherWay,
+    /// The operation goes on, the command does not.
+    WaitedTooLong,
+}
+
+impl Ending {
+    fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::AnotherWay => 3,
+            Self::WaitedTooLong => 4,
+        }
+    }
+}
+
+/// Exit code of a command that failed.
+const FAILED: u8 = 1;
+
+/// Runs the command to its exit code.
+pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
+    let Cli { common, command } = cli;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            note(format!("error: cannot start: {error}"));
+            return ExitCode::from(FAILED);
+        }
+    };
+    match runtime.block_on(client_command(command, common, surroundings)) {
+        Ok(ending) => ExitCode::from(ending.code()),
+        Err(error) => {
+            if !error.is_broken_pipe() {
+                error.lines().iter().for_each(note);
+            }
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn client_command(command: Command, outer: Common, surroundings: Surroundings) -> Result<Ending, Error> {
+    let session = |common: &Common| Session::new(common.clone().over(outer.clone()), &surroundings);
+    match command {
+        Command::Apply(args) => apply::run(&session(&args.common), args).await,
+        Command::Get(args) => get::run(&session(&args.common), args).await,
+        Command::Describe(args) => describe::run(&session(&args.common), args).await,
+        Command::Migrate(args) => request::migrate(&session(&args.common), args).await,
+        Command::Delete(args) => request::delete(&session(&args.common), args).await,
+        Command::Watch(args) => watch::run(&session(&args.common), args).await,
+        Command::Cancel(args) => operation::cancel(&session(&args.common), args).await,
+        Command::Retry(args) => operation::retry(&session(&args.common), args).await,
+        Command::Confirm(args) => operation::confirm(&session(&args.common), args).await,
+        Command::Extend(args) => operation::extend(&session(&args.common), args).await,
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "quiesce", &mut script);
+            io::stdout().write_all(&script)?;
+            Ok(Ending::Done)
+        }
+    }
+}
+
+/// Where a command talks to and how it prints.
+#[derive(Debug)]
+struct Session {
+    url: String,
+    format: Format,
+    /// Columns and rows; `None`: the standard output is no terminal.
+    terminal: Option<(usize, usize)>,
+    color: bool,
+}
+
+impl Session {
+    fn new(common: Common, surroundings: &Surroundings) -> Self {
+        let terminal = terminal::size();
+        Self {
+            url: common
+                .scheduler
+                .or_else(|| surroundings.scheduler.clone())
+                .unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
+            format: common.output.unwrap_or_default(),
+            terminal,
+            color: terminal.is_some() && !surroundings.plain,
+        }
+    }
+
+    async fn connect(&self) -> Result<Client, Error> {
+        Client::connect(&self.url).await
+    }
+
+    /// Columns to keep within, if anything limits them.
+    fn width(&self) -> Option<usize> {
+        self.terminal.map(|(columns, _)| columns)
+    }
+
+    /// Prints lines for people.
+    fn print(&self, lines: &[Line]) -> Result<(), Error> {
+        let mut out = io::stdout().lock();
+        for line in lines {
+            terminal::write_line(&mut out, line, self.color)?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Prints a resource: as lines for people, or as the document it is.
+    fn show(&self, document: &Document, lines: impl FnOnce() -> Vec<Line>) -> Result<(), Error> {
+        match self.format {
+            Format::Table => self.print(&lines()),
+            Format::Json | Format::Yaml => Ok(json::write(&mut io::stdout().lock(), self.format, document)?),
+        }
+    }
+}
+
+/// Says something to people on the standard error; the standard output is for results. That nobody reads it any more is
+/// no reason to stop.
+fn note(text: impl AsRef<str>) {
+    drop(writeln!(io::stderr(), "{}", text.as_ref()));
+}

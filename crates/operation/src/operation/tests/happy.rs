@@ -1,0 +1,67 @@
+//! What happens when everybody does as told.
+
+use super::*;
+use crate::operation::Closing;
+
+#[test]
+fn a_migration_stops_verifies_starts_and_concludes() {
+    let mut world = World::migration(Policy::built_in()).to_stopping();
+    assert_eq!(
+        world.drain(),
+        [Effect::Shutdown { instance: id("a-0"), attempt: 1, anew: true }],
+        "only the source is told to stop"
+    );
+    world.stops("a-0");
+    assert_eq!(world.state(), StateName::Stopping, "the end is looked at once more");
+    world.answer_probes();
+    assert_eq!(world.state(), StateName::Starting);
+    assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 8, rollback: false }]);
+    world.starts("b-0", true);
+    assert_eq!(world.state(), StateName::Finalizing);
+    world.conclude_all();
+    assert_eq!(world.states(), ["PREPARING", "STOPPING", "STOPPED", "STARTING", "FINALIZING", "SUCCEEDED"]);
+    let cluster = ClusterId::parse("b").unwrap();
+    assert_eq!(world.operation.closing(), Some(Closing::Moved { cluster, forget_source: false }));
+    assert_eq!(world.operation.epoch(), 8);
+}
+
+#[test]
+fn a_deletion_ends_with_the_application_removed() {
+    let mut world = World::deletion(Policy::built_in()).to_stopping();
+    world.drain();
+    world.stops("a-0");
+    world.answer_probes();
+    world.conclude_all();
+    assert_eq!(world.states(), ["PREPARING", "STOPPING", "STOPPED", "FINALIZING", "SUCCEEDED"]);
+    assert_eq!(world.operation.closing(), Some(Closing::Removed));
+}
+
+#[test]
+fn lower_stop_orders_stop_first_and_start_last() {
+    let mut world = World::new(
+        request(Kind::Migrate),
+        Policy::built_in(),
+        &[("primary", 1), ("replica-0", 0), ("replica-1", 0)],
+        &[("new-primary", 1), ("new-replica", 0)],
+    )
+    .to_stopping();
+    let told = |effects: Vec<Effect>| -> Vec<String> {
+        effects
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Shutdown { instance, .. } | Effect::Start { instance, .. } => Some(instance.to_string()),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(told(world.drain()), ["replica-0", "replica-1"]);
+    world.stops("replica-0");
+    assert!(told(world.drain()).is_empty(), "the primary waits for all replicas");
+    world.stops("replica-1");
+    assert_eq!(told(world.drain()), ["primary"]);
+    world.stops("primary");
+    world.answer_probes();
+    assert_eq!(told(world.drain()), ["new-primary"]);
+    world.starts("new-primary", true);
+    assert_eq!(told(world.drain()), ["new-replica"]);
+}

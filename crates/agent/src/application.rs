@@ -353,11 +353,8 @@ pub enum StartError {
         highest: u64,
     },
     /// No epoch was ever given to this instance, or the highest was revoked by a hold.
-    #[error("no standing permission to run (highest epoch seen: {highest}): only a new epoch gives one")]
-    NoPermission {
-        /// The highest epoch seen; 0: none.
-        highest: u64,
-    },
+    #[error("this instance has no standing permission to run: only a new epoch gives one")]
+    NoPermission,
     /// It is held; only a new epoch lifts that.
     #[error("held since {} for {} {}: only a start with a new epoch lifts the hold", .0.since, .0.kind, .0.operation)]
     Held(Hold),

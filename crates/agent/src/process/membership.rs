@@ -34,6 +34,14 @@ pub(crate) struct Scanner {
     strangers: HashSet<Identity>,
 }
 
+/// A live process of the run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) entry: Entry,
+    /// More than just an orphan that nobody can tell apart: it belongs to the run for good.
+    pub(crate) is_certain: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Ours,
@@ -56,7 +64,7 @@ impl Scanner {
     ///
     /// An empty answer is to be asked for twice: a member that forks and ends while `/proc` is read can hide its child
     /// once.
-    pub(crate) fn scan(&mut self) -> io::Result<Vec<Entry>> {
+    pub(crate) fn scan(&mut self) -> io::Result<Vec<Member>> {
         let entries = table::all()?;
         let marks: Vec<Mark> = entries.iter().map(|entry| self.mark(entry)).collect();
         let group = self.group(&entries, &marks);
@@ -66,31 +74,36 @@ impl Scanner {
         for (index, entry) in entries.iter().enumerate() {
             by_parent.entry(entry.parent).or_default().push(index);
         }
-        let belongs = |index: usize| {
-            let (entry, mark) = (&entries[index], marks[index]);
-            let orphan = self.adopts_orphans
+        let certain = |index: &usize| {
+            let entry = &entries[*index];
+            marks[*index] == Mark::Ours || Some(entry.group) == group || Some(entry.identity()) == self.leader
+        };
+        let orphan = |index: &usize| {
+            let entry = &entries[*index];
+            self.adopts_orphans
                 && entry.parent == me
                 && entry.group != own_group
-                && mark != Mark::Other
+                && marks[*index] != Mark::Other
                 && self.leader.is_none_or(|leader| entry.start >= leader.start)
-                && !children::is_registered(entry.pid);
-            mark == Mark::Ours || Some(entry.group) == group || Some(entry.identity()) == self.leader || orphan
+                && !children::is_registered(entry.pid)
         };
-        let mut queue: Vec<usize> = (0..entries.len()).filter(|index| belongs(*index)).collect();
-        let mut members: HashSet<usize> = queue.iter().copied().collect();
-        while let Some(index) = queue.pop() {
-            for child in by_parent.get(&entries[index].pid).into_iter().flatten() {
-                if members.insert(*child) {
-                    queue.push(*child);
-                }
+        let descendants = |mut queue: Vec<usize>| {
+            let mut found: HashSet<usize> = queue.iter().copied().collect();
+            while let Some(index) = queue.pop() {
+                let children = by_parent.get(&entries[index].pid).into_iter().flatten();
+                queue.extend(children.filter(|child| found.insert(**child)));
             }
-        }
+            found
+        };
+        let everybody = 0..entries.len();
+        let certain = descendants(everybody.clone().filter(certain).collect());
+        let members = descendants(everybody.filter(|index| certain.contains(index) || orphan(index)).collect());
         self.strangers.retain({
             let seen: HashSet<Identity> = entries.iter().map(Entry::identity).collect();
             move |stranger| seen.contains(stranger)
         });
-        let live = members.into_iter().map(|index| entries[index]);
-        Ok(live.filter(|entry| entry.lives() && entry.pid != me).collect())
+        let live = members.into_iter().filter(|index| entries[*index].lives() && entries[*index].pid != me);
+        Ok(live.map(|index| Member { entry: entries[index], is_certain: certain.contains(&index) }).collect())
     }
 
     /// Whether a process, ended or not, belongs to the run as far as its own entry tells: for the sender of a message,

@@ -1,0 +1,106 @@
+//! Would a stop work? Found out beforehand, without touching anything.
+//!
+//! Owns the wording of the findings. What is said with `ok = true` is a remark.
+
+use rustix::process::{Pid, test_kill_process};
+
+use super::{StopMethod, run::LiveRun};
+use crate::{
+    application::Findings,
+    process::{
+        Identity,
+        signal::{self, Ladder},
+        table::{self, Reaction},
+    },
+};
+
+/// Looks at how `run` would take a stop.
+pub(super) fn check(run: Option<&LiveRun>, method: &StopMethod, path: &str) -> Findings {
+    let mut findings = Findings::default();
+    let Some(run) = run else {
+        findings.findings.push("the application is not running".to_owned());
+        return findings;
+    };
+    if !run.leader_lives() {
+        findings
+            .findings
+            .push(format!("the first process has ended; of the application live {}", run.members.describe()));
+    }
+    let whom: Vec<Identity> = match run.record.leader.filter(|_| run.leader_lives()) {
+        Some(leader) => vec![leader],
+        None => run.members.iter().collect(),
+    };
+    match method {
+        StopMethod::Command(line) => {
+            if let Err(why) = line.program(path) {
+                refuse(&mut findings, format!("the stop command would not work: {why}"));
+            }
+        }
+        StopMethod::Signals(ladder) => {
+            for identity in &whom {
+                check_signals(&mut findings, *identity, ladder);
+            }
+        }
+    }
+    for identity in whom {
+        check_process(&mut findings, identity);
+    }
+    findings
+}
+
+fn refuse(findings: &mut Findings, why: String) {
+    findings.ok = false;
+    findings.findings.push(why);
+}
+
+fn check_signals(findings: &mut Findings, identity: Identity, ladder: &Ladder) {
+    let reactions = match table::reactions(identity.pid) {
+        Ok(Some(reactions)) => reactions,
+        Ok(None) => return, // it ends as we look
+        Err(error) => {
+            return findings.findings.push(format!("{identity}: cannot see what it does with signals: {error}"));
+        }
+    };
+    let signals: Vec<_> = ladder.rungs().iter().map(|rung| rung.signal).collect();
+    let ignored: Vec<String> = signals
+        .iter()
+        .filter(|signal| reactions.to(**signal) == Reaction::Ignores)
+        .map(|signal| signal::name(*signal))
+        .collect();
+    let why =
+        if reactions.is_init { " (it is the first process of its pid namespace and does not handle it)" } else { "" };
+    if ignored.len() == signals.len() {
+        refuse(
+            findings,
+            format!(
+                "{identity} ignores {}{why}, a stop would not work; use another --stop-signal or a --stop-command, or \
+                 force the operation",
+                ignored.join(" and ")
+            ),
+        );
+    } else if !ignored.is_empty() {
+        findings.findings.push(format!("{identity} ignores {}{why}; the next signal has to do", ignored.join(" and ")));
+    } else if let Some(signal) = signals.first()
+        && reactions.to(*signal) == Reaction::Default
+    {
+        let name = signal::name(*signal);
+        findings
+            .findings
+            .push(format!("{identity} does not handle {name}: it will end at once, without saving anything"));
+    }
+}
+
+fn check_process(findings: &mut Findings, identity: Identity) {
+    if matches!(table::entry(identity.pid), Ok(Some(entry)) if entry.is_suspended()) {
+        refuse(
+            findings,
+            format!("{identity} is suspended (SIGSTOP or a debugger): it reacts to nothing; send it SIGCONT"),
+        );
+    }
+    // Signal 0: asks for permission, sends nothing.
+    if let Some(pid) = Pid::from_raw(identity.pid)
+        && test_kill_process(pid) == Err(rustix::io::Errno::PERM)
+    {
+        refuse(findings, format!("the agent may not signal {identity}: it runs under another user"));
+    }
+}

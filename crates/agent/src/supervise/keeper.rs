@@ -1,0 +1,598 @@
+//! The one task that owns a supervised application.
+//!
+//! Owns the run, the hold, the notify socket, the published status. Everything that happens comes through [`Event`], one
+//! at a time, and is written to the journal before it is done. How it is told to stop stands in `stopping`.
+
+use std::{
+    convert::Infallible,
+    ffi::{OsStr, OsString},
+    io,
+    process::Command,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use quiesce_runtime::clock::{Kernel, Source};
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    Config, OpenError, Order, check,
+    run::{self, Found, Leader, LiveRun},
+};
+use crate::{
+    application::{
+        AppState, AppStatus, Capabilities, End, Evidence, Hold, HoldError, HoldKind, HoldOrder, KillError, Permission,
+        Ready, StartError, StartOrder,
+    },
+    hold::{self, HoldFile},
+    journal::{self, Journal, WriteError},
+    notify::{Notice, NotifySocket},
+    process::{
+        boot::{self, BootTime},
+        children,
+        membership::{MARKER, Scanner},
+        signal::Signal,
+    },
+    readiness::Probe,
+};
+
+/// Messages taken from the notify socket when a process ends, so that its last words are not lost; whoever sent more in
+/// the moment of its end has had its say.
+const LAST_WORDS_MAX: usize = 64;
+
+/// Rounds of looking and killing within one order: each finds the children of the one before. What is left after them
+/// is killed at the rescans.
+const KILL_ROUNDS_MAX: usize = 8;
+
+pub(super) struct Keeper {
+    pub(super) config: Config,
+    pub(super) journal: Journal,
+    hold_file: HoldFile,
+    socket: Option<NotifySocket>,
+    orders: mpsc::Receiver<Order>,
+    child_signal: tokio::signal::unix::Signal,
+    is_subreaper: bool,
+    pub(super) run: Option<LiveRun>,
+    /// The running stop command; completes with what there is to say about it.
+    pub(super) stop_command: Option<BoxFuture<'static, String>>,
+    /// What is known, as it will be published next.
+    pub(super) present: AppStatus,
+    published: watch::Sender<AppStatus>,
+}
+
+enum Event {
+    Order(Order),
+    Message(io::Result<(i32, Notice)>),
+    ProcessEnded,
+    ChildEnded,
+    Ready(Ready),
+    StopCommand(String),
+    Deadline,
+    NobodyLeft,
+}
+
+impl Keeper {
+    pub(super) async fn open(
+        config: Config,
+        journal: Journal,
+        orders: mpsc::Receiver<Order>,
+    ) -> Result<(Self, watch::Receiver<AppStatus>, Capabilities), OpenError> {
+        if config.command.is_empty() {
+            return Err(OpenError::NoCommand);
+        }
+        let hold_file = HoldFile::new(journal.directory());
+        let hold = hold_file.load()?;
+        let is_subreaper = children::become_subreaper();
+        if !is_subreaper {
+            warn!("cannot become a subreaper: ends will be known less well");
+        }
+        let child_signal = signal(SignalKind::child()).map_err(OpenError::Processes)?;
+        let contents = journal.contents();
+        let mut present = AppStatus { epoch: contents.epoch, hold, ..AppStatus::default() };
+        let mut run = None;
+        if let Some(mut record) = contents.run {
+            present.epoch = record.epoch;
+            present.start_time = Some(UNIX_EPOCH + Duration::from_millis(record.start_time_ms));
+            if record.end.is_none() {
+                match run::find(&record, &config.success).map_err(OpenError::Processes)? {
+                    Found::Alive(found) => {
+                        info!(epoch = record.epoch, processes = found.members.count(), "found the application again");
+                        run = Some(*found);
+                    }
+                    Found::Over(end) => {
+                        info!(epoch = record.epoch, "the application {}", end.message);
+                        record.end = Some(end);
+                        let record = record.clone();
+                        let write = journal.update(move |contents| contents.run = Some(record));
+                        write.await.map_err(OpenError::Journal)?;
+                    }
+                }
+            }
+            present.end = record.end.filter(|_| run.is_none());
+        }
+        let socket = match run.as_ref().and_then(|run| run.record.notify_socket.as_deref()) {
+            Some(path) => NotifySocket::bind_at(path),
+            None => NotifySocket::bind(journal.directory(), &contents.agent_id),
+        };
+        let socket = socket
+            .inspect_err(|error| warn!(error = error as &dyn std::error::Error, "the application cannot speak"))
+            .ok();
+        let capabilities = Capabilities {
+            check: true,
+            kill: true,
+            hold: true,
+            start: true,
+            settle: true,
+            extend: socket.is_some(),
+            durable: true,
+        };
+        let (published, status) = watch::channel(present.clone());
+        let mut keeper = Self {
+            config,
+            journal,
+            hold_file,
+            socket,
+            orders,
+            child_signal,
+            is_subreaper,
+            run,
+            stop_command: None,
+            present,
+            published,
+        };
+        keeper.resume();
+        keeper.publish();
+        Ok((keeper, status, capabilities))
+    }
+
+    /// Goes on with a run that was found again.
+    fn resume(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        if run.record.ready.is_none() {
+            run.readiness = Box::pin(self.config.ready.clone().prove(Vec::new()));
+        }
+        self.resume_stop();
+    }
+
+    pub(super) async fn work(mut self) {
+        loop {
+            match self.next().await {
+                Event::NobodyLeft => return,
+                event => self.handle(event).await,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let deadline = self.run.as_ref().and_then(LiveRun::next_deadline);
+        let (members, readiness) = match &mut self.run {
+            Some(run) => (Some(&mut run.members), Some(&mut run.readiness)),
+            None => (None, None),
+        };
+        // Every branch is cancel-safe: streams and channels, and futures that are kept when they are not done.
+        select! {
+            order = self.orders.recv() => order.map_or(Event::NobodyLeft, Event::Order),
+            message = receive(self.socket.as_ref()) => Event::Message(message),
+            () = async { match members { Some(members) => members.next_end().await, None => never().await } } => {
+                Event::ProcessEnded
+            }
+            Some(()) = self.child_signal.recv() => Event::ChildEnded,
+            ready = async { match readiness { Some(readiness) => readiness.await, None => never().await } } => {
+                Event::Ready(ready)
+            }
+            said = async { match &mut self.stop_command { Some(command) => command.await, None => never().await } } => {
+                Event::StopCommand(said)
+            }
+            () = async { match deadline { Some(deadline) => sleep_until(deadline).await, None => never().await } } => {
+                Event::Deadline
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Order(order) => self.obey(order).await,
+            Event::Message(message) => self.hear(message).await,
+            Event::ProcessEnded => {
+                self.hear_last_words().await;
+                self.look().await;
+            }
+            Event::ChildEnded => {
+                if let Err(error) = children::reap_orphans() {
+                    warn!(%error, "cannot reap orphans");
+                }
+            }
+            Event::Ready(ready) => self.on_proof(ready).await,
+            Event::StopCommand(said) => {
+                self.stop_command = None;
+                self.present.message = said;
+            }
+            Event::Deadline => self.on_deadline().await,
+            Event::NobodyLeft => {}
+        }
+        self.publish();
+    }
+
+    async fn obey(&mut self, order: Order) {
+        // Nobody waits for an answer when the reply cannot be sent; what was ordered is done all the same.
+        match order {
+            Order::Check(reply) => {
+                self.look().await;
+                let _ = reply.send(check::check(self.run.as_ref(), &self.config.stop, &self.config.path));
+            }
+            Order::Hold(order, reply) => {
+                let result = self.hold(order).await;
+                self.publish();
+                let _ = reply.send(result);
+            }
+            Order::Stop(order, reply) => {
+                let result = self.stop(order).await;
+                self.publish();
+                let _ = reply.send(result);
+            }
+            Order::Kill(reply) => {
+                let result = self.kill().await;
+                self.publish();
+                let _ = reply.send(result);
+            }
+            Order::Start(order, reply) => {
+                let result = self.start(order).await;
+                self.publish();
+                let _ = reply.send(result);
+            }
+            Order::Retire(reply) => {
+                let result = self.retire().await;
+                self.publish();
+                let _ = reply.send(result);
+            }
+            Order::Forward(signal) => self.forward(signal),
+        }
+    }
+
+    fn forward(&self, signal: Signal) {
+        if let Some(run) = &self.run
+            && let Err(reason) = run.tell(signal)
+        {
+            warn!(%reason, "cannot pass a signal on");
+        }
+    }
+
+    async fn hold(&mut self, order: HoldOrder) -> Result<(), HoldError> {
+        let same = |hold: &Hold| {
+            let asked = (&order.operation, order.kind, order.epoch);
+            hold.deleted || (&hold.operation, hold.kind, hold.epoch) == asked
+        };
+        if !self.present.hold.as_ref().is_some_and(same) {
+            let hold = hold::ordered(order.clone());
+            info!(operation = %hold.operation, kind = %hold.kind, "holding: nothing starts the application from now on");
+            self.put_hold(hold).await?;
+        }
+        let revoke = move |contents: &mut journal::Contents| {
+            contents.epoch = contents.epoch.max(order.epoch);
+            contents.revoked = contents.epoch;
+        };
+        self.journal.update(revoke).await.map_err(|error| HoldError::NotDurable(error.into()))
+    }
+
+    async fn retire(&mut self) -> Result<(), HoldError> {
+        let hold = self.present.hold.clone().unwrap_or_else(|| {
+            let epoch = self.present.epoch;
+            hold::ordered(HoldOrder { operation: String::new(), kind: HoldKind::Delete, epoch })
+        });
+        if hold.deleted { Ok(()) } else { self.put_hold(Hold { deleted: true, ..hold }).await }
+    }
+
+    async fn put_hold(&mut self, hold: Hold) -> Result<(), HoldError> {
+        let written = self.hold_file.put(hold.clone()).await;
+        written.map_err(|error| HoldError::NotDurable(error.into()))?;
+        self.present.hold = Some(hold);
+        Ok(())
+    }
+
+    async fn start(&mut self, order: StartOrder) -> Result<(), StartError> {
+        self.look().await;
+        if let Some(run) = &self.run {
+            return Err(StartError::StillRunning { processes: run.members.count(), epoch: run.record.epoch });
+        }
+        let epoch = self.permitted(order.permission)?;
+        let mut record = self.prepare(epoch).map_err(|error| StartError::NotDurable(error.into()))?;
+        let not_durable = |error: WriteError| StartError::NotDurable(error.into());
+        let written = record.clone();
+        let write = self.journal.update(move |contents| {
+            contents.epoch = epoch;
+            contents.run = Some(written);
+        });
+        write.await.map_err(not_durable)?;
+        // After the epoch is used up: should we die in between, the hold stays and the epoch is not used twice.
+        self.hold_file.clear().await.map_err(|error| StartError::NotDurable(error.into()))?;
+        self.present = AppStatus { epoch, start_time: Some(boot::wall()), ..AppStatus::default() };
+
+        let variables = variables(&order, &record);
+        let mut command = Command::new(&self.config.command[0]);
+        command.args(&self.config.command[1..]);
+        for name in self.config.withheld.iter().map(OsStr::new).chain([OsStr::new("NOTIFY_SOCKET")]) {
+            command.env_remove(name);
+        }
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        let process = match children::spawn(&mut command) {
+            Ok((process, _child)) => process,
+            Err(source) => {
+                let command = self.config.command[0].to_string_lossy().into_owned();
+                let why = format!("was never started: cannot execute {command}: {source}");
+                let end = run::end(&record, Evidence::GroupEmpty, &self.config.success, Some(why));
+                self.over(record, end).await;
+                return Err(StartError::Spawn { command, source });
+            }
+        };
+        record.leader = Some(process.identity());
+        info!(epoch, process.pid = process.pid(), "started the application");
+        let scanner = Scanner::new(&record.run_id, record.leader, self.is_subreaper);
+        let leader = Leader::Child { process, exit: None, is_subreaper: self.is_subreaper };
+        let mut run = LiveRun::new(record, leader, scanner);
+        run.readiness = Box::pin(self.config.ready.clone().prove(helper_variables(&run.record)));
+        self.run = Some(run);
+        // Without this an agent that crashes finds the run by its marker alone.
+        if let Err(error) = self.record(|_| {}).await {
+            warn!(error = &error as &dyn std::error::Error, "cannot record the first process");
+        }
+        self.look().await;
+        Ok(())
+    }
+
+    /// The epoch to run under, if the permission is good.
+    fn permitted(&self, permission: Permission) -> Result<u64, StartError> {
+        let contents = self.journal.contents();
+        match (&self.present.hold, permission) {
+            (Some(hold), _) if hold.deleted => Err(StartError::Deleted { message: self.hold_file.note(hold) }),
+            (_, Permission::New(epoch)) if epoch > contents.epoch => Ok(epoch),
+            (_, Permission::New(epoch)) => Err(StartError::Outdated { epoch, highest: contents.epoch }),
+            (Some(hold), Permission::Standing | Permission::Unfenced) => Err(StartError::Held(hold.clone())),
+            (None, Permission::Standing) if contents.has_standing_permission() => Ok(contents.epoch),
+            (None, Permission::Standing) => Err(StartError::NoPermission),
+            (None, Permission::Unfenced) => Ok(contents.epoch),
+        }
+    }
+
+    fn prepare(&self, epoch: u64) -> io::Result<journal::Run> {
+        Ok(journal::Run {
+            run_id: Uuid::new_v4().to_string(),
+            epoch,
+            leader: None,
+            started: BootTime::now()?,
+            start_time_ms: Kernel.wall_ms(),
+            namespace: boot::pid_namespace()?,
+            agent_was_init: children::own_pid() == 1,
+            notify_socket: self.socket.as_ref().map(|socket| socket.path().to_owned()),
+            ready: None,
+            exit: None,
+            told: None,
+            killed: false,
+            end: None,
+        })
+    }
+
+    async fn kill(&mut self) -> Result<(), KillError> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        run.is_killing = true;
+        if let Err(error) = self.record(|record| record.killed = true).await {
+            // Killing does not wait for a full disk: only the remark that it was killed could be lost.
+            warn!(error = &error as &dyn std::error::Error, "cannot record the kill");
+            if let Some(run) = &mut self.run {
+                run.record.killed = true;
+            }
+        }
+        let mut result = Ok(());
+        let mut before = Vec::new();
+        for _ in 0..KILL_ROUNDS_MAX {
+            self.look().await; // kills whom it finds
+            let Some(run) = &self.run else { return Ok(()) };
+            let members: Vec<_> = run.members.iter().collect();
+            result = run.tell_all(Signal::KILL).map_err(|reason| KillError::Refused { reason });
+            if members.iter().all(|member| before.contains(member)) {
+                break;
+            }
+            before = members;
+        }
+        result
+    }
+
+    /// Looks at the processes of the run, and notices its end.
+    pub(super) async fn look(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        let lives = match run.look() {
+            Ok(lives) => lives,
+            Err(error) => return warn!(%error, "cannot look at the processes of the application"),
+        };
+        if lives {
+            return self.on_alive().await;
+        }
+        if let Some(run) = self.run.take() {
+            let (record, end) = run.conclude(&self.config.success);
+            info!(epoch = record.epoch, evidence = ?end.evidence, killed = end.killed, "the application {}", end.message);
+            self.over(record, end).await;
+        }
+    }
+
+    async fn on_alive(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        if run.is_killing
+            && let Err(reason) = run.tell_all(Signal::KILL)
+        {
+            warn!(%reason, "cannot kill");
+        }
+        if run.leader_lives() {
+            return;
+        }
+        let exit = run.exit();
+        if exit.is_some() && run.record.exit != exit {
+            info!(processes = run.members.count(), "the first process {}, others live on", run::describe(exit));
+            if let Err(error) = self.record(|record| record.exit = exit).await {
+                warn!(error = &error as &dyn std::error::Error, "cannot record the exit of the first process");
+            }
+        }
+        self.plan_rest();
+    }
+
+    /// Nothing of the run is left.
+    async fn over(&mut self, mut record: journal::Run, end: End) {
+        record.end = Some(end.clone());
+        // The next life of this agent finds out by itself that nothing is left, only less exactly.
+        if let Err(error) = self.journal.update(move |contents| contents.run = Some(record)).await {
+            error!(error = &error as &dyn std::error::Error, "cannot record the end of the application");
+        }
+        let AppStatus { epoch, start_time, said, stopping, hold, .. } = std::mem::take(&mut self.present);
+        self.present = AppStatus { epoch, start_time, said, stopping, hold, end: Some(end), ..AppStatus::default() };
+    }
+
+    async fn hear(&mut self, message: io::Result<(i32, Notice)>) {
+        let (pid, notice) = match message {
+            Ok(message) => message,
+            Err(error) => {
+                // A broken socket would be readable for ever.
+                warn!(%error, "the notify socket broke: the application cannot speak any more");
+                self.socket = None;
+                return;
+            }
+        };
+        let Some(run) = &mut self.run else { return };
+        if !run.recognizes(pid) {
+            return debug!(process.pid = pid, "ignored a notification from a process that is not of the application");
+        }
+        run.has_spoken = true;
+        run.main = notice.main_pid.and_then(|pid| run.members.contains_pid(pid)).or(run.main);
+        if let Some(status) = notice.status {
+            self.present.said = Some(status).filter(|status| !status.is_empty());
+        }
+        if let Some(errno) = notice.errno {
+            let error = io::Error::from_raw_os_error(errno);
+            self.present.said = Some(format!("failed: {error}"));
+        }
+        self.present.stopping |= notice.stopping;
+        if let Some(extend) = notice.extend {
+            self.present.extend_until = std::time::Instant::now().checked_add(extend);
+        }
+        if notice.ready {
+            self.on_ready(Ready::Notified).await;
+        }
+    }
+
+    async fn hear_last_words(&mut self) {
+        for _ in 0..LAST_WORDS_MAX {
+            let Some(message) = receive(self.socket.as_ref()).now_or_never() else { return };
+            self.hear(message).await;
+        }
+    }
+
+    async fn on_proof(&mut self, ready: Ready) {
+        let Some(run) = &mut self.run else { return };
+        run.readiness = Box::pin(std::future::pending());
+        // Who speaks of itself will also say when it is ready.
+        if !(self.config.ready == Probe::Auto && run.has_spoken) {
+            self.on_ready(ready).await;
+        }
+    }
+
+    async fn on_ready(&mut self, ready: Ready) {
+        let Some(run) = &mut self.run else { return };
+        if run.record.ready.is_some() {
+            return;
+        }
+        info!(epoch = run.record.epoch, proof = ?ready, "the application is ready");
+        run.readiness = Box::pin(std::future::pending());
+        if let Err(error) = self.record(|record| record.ready = Some(ready)).await {
+            warn!(error = &error as &dyn std::error::Error, "cannot record that the application is ready");
+            if let Some(run) = &mut self.run {
+                run.record.ready = Some(ready);
+            }
+        }
+    }
+
+    async fn on_deadline(&mut self) {
+        let now = Instant::now();
+        let Some(run) = &mut self.run else { return };
+        if run.rescan_at.is_some_and(|at| at <= now) {
+            run.rescan_at = None;
+            self.look().await;
+        }
+        self.on_stop_deadline(now).await;
+    }
+
+    /// Changes the record of the run, durably.
+    pub(super) async fn record(&mut self, change: impl FnOnce(&mut journal::Run)) -> Result<(), WriteError> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let mut record = run.record.clone();
+        change(&mut record);
+        let written = record.clone();
+        self.journal.update(move |contents| contents.run = Some(written)).await?;
+        run.record = record;
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let present = &mut self.present;
+        match &self.run {
+            Some(run) => {
+                present.state = run.state();
+                present.epoch = run.record.epoch;
+                present.start_time = Some(run.start_time());
+                present.pid = run.leader_pid().and_then(|pid| u32::try_from(pid).ok());
+                present.ready = run.record.ready;
+                present.processes = run.members.count();
+                present.end = None;
+                if !run.leader_lives() {
+                    let exit = run::describe(run.exit());
+                    let who = run.members.describe();
+                    present.message = format!("the first process {exit}; {} left: {who}", run.members.count());
+                }
+            }
+            None => {
+                present.state = if present.hold.is_some() { AppState::Held } else { AppState::Stopped };
+            }
+        }
+        self.published.send_if_modified(|published| {
+            let changed = published != present;
+            if changed {
+                published.clone_from(present);
+            }
+            changed
+        });
+    }
+}
+
+async fn receive(socket: Option<&NotifySocket>) -> io::Result<(i32, Notice)> {
+    match socket {
+        Some(socket) => socket.receive().await,
+        None => never().await,
+    }
+}
+
+async fn never<T>() -> T {
+    match std::future::pending::<Infallible>().await {}
+}
+
+/// What helper commands find in their environment.
+pub(super) fn helper_variables(record: &journal::Run) -> Vec<(String, String)> {
+    let mut variables = vec![("QUIESCE_EPOCH".to_owned(), record.epoch.to_string())];
+    variables.extend(record.leader.map(|leader| ("QUIESCE_PID".to_owned(), leader.pid.to_string())));
+    variables
+}
+
+/// What the application finds in its environment.
+fn variables(order: &StartOrder, record: &journal::Run) -> Vec<(&'static str, OsString)> {
+    let mut variables = vec![
+        ("QUIESCE_APPLICATION", order.application.clone().into()),
+        ("QUIESCE_INSTANCE", order.instance.clone().into()),
+        ("QUIESCE_CLUSTER", order.cluster.clone().into()),
+        ("QUIESCE_EPOCH", record.epoch.to_string().into()),
+        (MARKER, record.run_id.clone().into()),
+    ];
+    variables.extend(record.notify_socket.clone().map(|path| ("NOTIFY_SOCKET", path.into())));
+    variables
+}

@@ -223,11 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn an_older_epoch_after_a_newer_one_fails() {
-        let mut record = good();
-        record.acknowledged.push(acknowledged("late", 6, 1, "y"));
-        let faults = record.check(&entries(&record)).unwrap_err();
-        assert!(matches!(&faults[..], [Fault::TwoWriters { key, .. }] if key == "late"), "{faults:?}");
+    fn an_older_epoch_after_a_newer_one_fails_whether_its_writer_was_seen_before_or_not() {
+        for (epoch, writer) in [(1, "y"), (3, "unseen")] {
+            let mut record = good();
+            record.acknowledged.push(acknowledged("late", 6, epoch, writer));
+            let faults = record.check(&entries(&record)).unwrap_err();
+            assert!(matches!(&faults[..], [Fault::TwoWriters { key, .. }] if key == "late"), "{faults:?}");
+        }
     }
 
     #[test]

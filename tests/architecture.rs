@@ -79,7 +79,7 @@ const LINES_MAX: usize = 800;
 const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Names that say where something was put instead of what it is, so that everything ends up there.
-const DUMPING_GROUNDS: &[&str] = &["common", "helper", "helpers", "misc", "util", "utils"];
+const DUMPING_GROUNDS: &[&str] = &["common", "helpers", "misc", "util", "utils"];
 
 /// Where the paths of somebody's machine begin. Split, so that this file does not contain them.
 const MACHINE_PATHS: &[&str] =

@@ -36,6 +36,12 @@ pub trait Clock: Send + Sync {
     fn wall(&self, timeline_ms: u64) -> SystemTime;
 }
 
+/// The wall clock as it is set now, for showing a person how long ago something was. Nothing may be decided by it.
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+pub fn wall_now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Waits until `clock` has reached `deadline_ms`; returns at once if it has already. Cancel-safe.
 pub async fn sleep_until(clock: &dyn Clock, deadline_ms: u64) {
     loop {
@@ -88,9 +94,8 @@ impl Source for Kernel {
         u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     fn wall_ms(&self) -> u64 {
-        millis_since_epoch(SystemTime::now())
+        millis_since_epoch(wall_now())
     }
 }
 

@@ -119,6 +119,14 @@ impl EmbeddedStore {
     /// [`OpenError::Damaged`] here and no surprise later. A scheduler reads most of it at its start anyway. For the same
     /// reason `redb`'s quick repair is off: it makes each single commit 1.6 times slower to save only this time.
     pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
+        Self::open_with(directory, options, Committer::run)
+    }
+
+    fn open_with(
+        directory: &Path,
+        options: &Options,
+        run: impl FnOnce(Committer) -> Result<(), EngineError> + Send + 'static,
+    ) -> Result<Self, OpenError> {
         let (gone, engine_gone) = blocking::sync_channel(0);
         let opened = open::open(directory, options)?;
         let engine = Arc::new(Engine { database: opened.database, _lock: opened.lock, _gone: gone });
@@ -133,7 +141,7 @@ impl EmbeddedStore {
         };
         let committer = std::thread::Builder::new()
             .name("quiesce-store".to_owned())
-            .spawn(move || committer.run())
+            .spawn(move || run(committer))
             .map_err(|source| OpenError::Io { doing: "start the committer for", path: directory.to_owned(), source })?;
         Ok(Self {
             requests: Some(requests),
@@ -261,5 +269,33 @@ impl From<ReadFailure> for ReadError {
             ReadFailure::Engine(error) => Self::Engine { source: EngineError::new(error) },
             ReadFailure::Damaged(what) => Self::Damaged { what },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Space;
+
+    #[tokio::test]
+    async fn a_panic_of_the_committer_is_heard_by_all_and_frees_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options::new(Uuid::new_v4());
+        let run = |mut committer: Committer| {
+            let _taken = committer.queue.blocking_recv();
+            panic!("as if the engine had a bug");
+        };
+        let store = EmbeddedStore::open_with(directory.path(), &options, run).unwrap();
+        let mut durable = store.durable();
+        let batch = || Batch::new().put(Space::Meta.key("a"), "a");
+        // The first was taken, the second may still be in the queue, the third comes too late.
+        let (taken, queued) = futures::join!(store.commit(batch()), store.commit(batch()));
+        for outcome in [taken, queued, store.commit(batch()).await] {
+            assert!(matches!(outcome, Err(CommitError::Closed)), "{outcome:?}");
+        }
+        assert!(durable.changed().await.is_err());
+        assert!(store.get(Space::Meta.key("a")).await.unwrap().is_none());
+        assert!(matches!(store.close(), Err(CloseError::Panicked)));
+        EmbeddedStore::open(directory.path(), &options).unwrap().close().unwrap();
     }
 }

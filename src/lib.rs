@@ -4,7 +4,13 @@
 //! generated clients, `server` the generated server traits; with neither the crate holds the messages only.
 
 /// Package `quiesce.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code; the proto comments are its documentation")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the proto comments are its documentation"
+)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/quiesce.v1.rs"));
 }

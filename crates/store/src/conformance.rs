@@ -23,7 +23,7 @@ pub trait Subject: Send + Sync {
     fn open(&self) -> Arc<dyn Store>;
 }
 
-/// Makes one test of each behaviour. Takes an expression that makes a new, empty [`Subject`](conformance::Subject).
+/// Makes one test of each behaviour. Takes an expression that makes a new, empty [`Subject`](crate::conformance::Subject).
 #[macro_export]
 macro_rules! conformance_tests {
     ($subject:expr) => {
@@ -44,6 +44,7 @@ macro_rules! conformance_tests {
             writers::one_of_many_rivals_wins,
             writers::concurrent_compare_and_swap_loses_no_update,
             writers::append_order_is_commit_order_under_many_writers,
+            writers::more_commits_than_can_wait_all_happen,
             writers::a_commit_nobody_waits_for_is_whole_or_absent,
             writers::durable_never_goes_back_and_reads_see_what_it_shows,
         );

@@ -182,7 +182,7 @@ impl EmbeddedStore {
         let permit = Arc::clone(&self.queued_bytes).acquire_many_owned(bytes).await.map_err(|_| CommitError::Closed)?;
         let (reply, outcome) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or(CommitError::Closed)?;
-        requests.send(Request { batch, reply, _permit: permit }).await.map_err(|_| CommitError::Closed)?;
+        requests.send(Request { batch, reply, permit }).await.map_err(|_| CommitError::Closed)?;
         outcome.await.map_err(|_| CommitError::Closed)?
     }
 

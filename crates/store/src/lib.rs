@@ -18,6 +18,11 @@
 //! returned `Ok` survives the death of the process and of the machine. A commit that returned [`CommitError::Conflict`],
 //! [`CommitError::TooLarge`] or [`CommitError::Full`] left nothing behind and cost no revision.
 
+#![warn(
+    clippy::wildcard_enum_match_arm,
+    reason = "a new kind of write or failure must break the build wherever it matters"
+)]
+
 mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -79,7 +84,8 @@ pub trait Store: Send + Sync + 'static {
     /// One page of entries in key order (or in reverse), all from one consistent state.
     ///
     /// At most `scan.limit` entries, never more than [`SCAN_MAX`]. For the next page put the last key into
-    /// [`Scan::after`] (or [`Scan::before`] when scanning in reverse); an empty page is the end.
+    /// [`Scan::after`] (or [`Scan::before`] when scanning in reverse); a page with fewer entries than were asked for is
+    /// the last.
     fn scan(&self, scan: Scan) -> BoxFuture<'_, Result<Vec<Entry>, ReadError>>;
 
     /// The last durable revision. Never goes back; once it shows `r`, every read sees all writes up to `r`.

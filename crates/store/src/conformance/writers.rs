@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
 
 use super::{Subject, commit, entry, read, scan, scan_pages, span};
-use crate::{Batch, CommitError, Expect, Key, Revision, SCAN_MAX, Scan, Space, Store};
+use crate::{Batch, CommitError, Expect, Key, Revision, SCAN_MAX, Scan, Space, Store, VALUE_BYTES_MAX};
 
 /// Concurrent writers in the checks about order; as many as share a group in the published measurements.
 const WRITERS: u64 = 64;
@@ -97,6 +98,21 @@ pub async fn append_order_is_commit_order_under_many_writers(subject: &dyn Subje
     });
     assert!(logged.eq(told), "the log is what the writers were told");
     assert_eq!(*store.durable().borrow(), Revision::new(2 * WRITERS * APPENDS));
+}
+
+/// Whatever bounds a backend puts on what waits, a commit beyond them waits too, and is not refused.
+pub async fn more_commits_than_can_wait_all_happen(subject: &dyn Subject) {
+    const SMALL: u64 = 2500;
+    const LARGE: u64 = 20;
+    let store = subject.open();
+    let large = Bytes::from(vec![7; VALUE_BYTES_MAX]);
+    let commits = (0..SMALL + LARGE).map(|n| {
+        let value = if n % (SMALL / LARGE) == 0 { large.clone() } else { Bytes::new() };
+        commit(&*store, Batch::new().append(Space::Events, value))
+    });
+    let mut revisions: Vec<_> = join_all(commits).await.iter().map(|committed| committed.last.as_u64()).collect();
+    revisions.sort_unstable();
+    assert!(revisions.into_iter().eq(1..=SMALL + LARGE));
 }
 
 /// A caller that goes away cannot tear a batch.

@@ -29,7 +29,7 @@ pub(super) struct Request {
     pub(super) batch: Batch,
     pub(super) reply: oneshot::Sender<Result<Committed, CommitError>>,
     /// The batch's share of the bytes that may wait; given back when the batch is done.
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// The thread's state. Dropping it (at the end, or in a panic) drops the queue and the sender of the durable revision,
@@ -72,12 +72,12 @@ impl Committer {
 
     /// Everything that waits, up to the bounds, without waiting for more.
     fn gather(&mut self, first: Request) -> Vec<Request> {
-        let mut bytes = first._permit.num_permits();
+        let mut bytes = first.permit.num_permits();
         let mut group = vec![first];
         while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
             match self.queue.try_recv() {
                 Ok(next) => {
-                    bytes += next._permit.num_permits();
+                    bytes += next.permit.num_permits();
                     group.push(next);
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,

@@ -33,6 +33,8 @@ pub(crate) enum Error {
         status: Box<Status>,
         /// The request's id, where repeating with it is safe.
         request_id: Option<String>,
+        /// The application the request was about, by its short name.
+        application: Option<String>,
     },
     /// A watch that could not be restored.
     #[error("lost sight of {what}: {why}")]
@@ -51,15 +53,23 @@ pub(crate) enum Error {
 impl Error {
     /// Wraps a refused call.
     pub(crate) fn rpc(what: impl Into<String>, status: Status) -> Self {
-        Self::Rpc { what: what.into(), status: Box::new(status), request_id: None }
+        Self::Rpc { what: what.into(), status: Box::new(status), request_id: None, application: None }
     }
 
     /// Remembers the id under which the request may safely be repeated.
-    pub(crate) fn with_request_id(self, id: &str) -> Self {
-        match self {
-            Self::Rpc { what, status, request_id: _ } => Self::Rpc { what, status, request_id: Some(id.to_owned()) },
-            other => other,
+    pub(crate) fn with_request_id(mut self, id: &str) -> Self {
+        if let Self::Rpc { request_id, .. } = &mut self {
+            *request_id = Some(id.to_owned());
         }
+        self
+    }
+
+    /// Remembers which application the request was about, for the advice.
+    pub(crate) fn with_application(mut self, name: &str) -> Self {
+        if let Self::Rpc { application, .. } = &mut self {
+            *application = Some(name.to_owned());
+        }
+        self
     }
 
     /// Whether this is the refusal with that reason.
@@ -90,7 +100,7 @@ impl Error {
                 rest.push("start one with `quiesce scheduler`, or set --scheduler or QUIESCE_SCHEDULER".to_owned());
             }
             Self::Address { .. } => rest.push("write it like http://127.0.0.1:7600".to_owned()),
-            Self::Rpc { status, request_id, .. } => {
+            Self::Rpc { status, request_id, application, .. } => {
                 let info = Reason::of(status);
                 match &info {
                     Some(info) => first.push_str(&format!(" ({})", info.reason)),
@@ -101,7 +111,7 @@ impl Error {
                         format!("{}: {}", text::clean(&violation.field), text::clean(&violation.description))
                     }));
                 }
-                rest.extend(info.as_ref().and_then(Reason::advice));
+                rest.extend(info.as_ref().and_then(|info| info.advice(application.as_deref().unwrap_or("APP"))));
                 if let (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown, Some(id)) =
                     (status.code(), request_id)
                 {
@@ -140,9 +150,9 @@ impl Reason {
     }
 
     /// What a person can do about it.
-    fn advice(&self) -> Option<String> {
+    fn advice(&self, application: &str) -> Option<String> {
         let operation = self.get("operation", "OPERATION");
-        let application = self.get("application", "APP");
+        let application = self.get("application", application);
         let cluster = self.get("cluster", "CLUSTER");
         Some(match self.reason.as_str() {
             "APPLICATION_NOT_FOUND" => "see what there is: quiesce get applications".to_owned(),
@@ -158,9 +168,10 @@ impl Reason {
             "OPERATION_DONE" | "OPERATION_NOT_DEGRADED" | "OPERATION_NOT_CONFIRMABLE" => {
                 format!("see how it stands: quiesce describe operation {operation}")
             }
-            "NO_INSTANCES" => "start an agent: quiesce agent --application APP --cluster CLUSTER -- COMMAND; \
-                               to forget an application without instances: quiesce delete APP --force"
-                .to_owned(),
+            "NO_INSTANCES" => format!(
+                "start an agent: quiesce agent --application {application} --cluster CLUSTER -- COMMAND; to forget an \
+                 application without instances: quiesce delete {application} --force"
+            ),
             "INSTANCES_MISSING" => "see which are there: quiesce get instances; start the missing agents, or correct \
                                     expectedInstances with quiesce apply"
                 .to_owned(),

@@ -1,10 +1,7 @@
 //! `quiesce describe`: everything about one resource on a page.
 
-use std::time::SystemTime;
-
-use quiesce_protocol::v1::{
-    Application, Cluster, GetServerInfoRequest, Instance, ListOperationsRequest, Operation, ShutdownPolicy,
-};
+use quiesce_protocol::v1::{Application, Cluster, GetServerInfoRequest, Instance, ListOperationsRequest, Operation};
+use quiesce_runtime::clock::wall_now;
 
 use super::{Ending, Session, get};
 use crate::args::{DescribeArgs, Format, Kind};
@@ -32,7 +29,7 @@ async fn application(session: &Session, client: &Client, application: &Applicati
     if session.format != Format::Table {
         return document(session, application);
     }
-    let now = SystemTime::now();
+    let now = wall_now();
     let default = client
         .call("get the default policy", async |mut api| api.get_server_info(GetServerInfoRequest {}).await)
         .await?
@@ -71,7 +68,7 @@ fn instance(session: &Session, instance: &Instance) -> Result<(), Error> {
         return document(session, instance);
     }
     let mut page = Page::new(session.width());
-    page.instance(instance, SystemTime::now());
+    page.instance(instance, wall_now());
     session.print(&page.into_lines())
 }
 
@@ -80,8 +77,8 @@ fn operation(session: &Session, operation: &Operation) -> Result<(), Error> {
         return document(session, operation);
     }
     let mut page = Page::new(session.width());
-    page.operation(operation, SystemTime::now());
-    page.policy(&operation.policy.clone().unwrap_or_else(ShutdownPolicy::default), None);
+    page.operation(operation, wall_now());
+    page.policy(&operation.policy.clone().unwrap_or_default(), None);
     session.print(&page.into_lines())
 }
 
@@ -89,7 +86,7 @@ async fn cluster(session: &Session, client: &Client, cluster: &Cluster) -> Resul
     if session.format != Format::Table {
         return document(session, cluster);
     }
-    let now = SystemTime::now();
+    let now = wall_now();
     let filter = format!("cluster = \"{}\"", crate::name::short(&cluster.name));
     let instances = get::list_instances(client, "applications/-", &filter).await?.items;
     let mut page = Page::new(session.width());

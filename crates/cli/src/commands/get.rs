@@ -7,6 +7,7 @@ use quiesce_protocol::v1::{
     Application, Cluster, GetApplicationRequest, GetClusterRequest, GetInstanceRequest, GetOperationRequest, Instance,
     ListApplicationsRequest, ListClustersRequest, ListInstancesRequest, ListOperationsRequest, Operation,
 };
+use quiesce_runtime::clock::wall_now;
 use tonic::Status;
 
 use super::{Ending, Session, note};
@@ -25,14 +26,14 @@ const ALL_APPLICATIONS: &str = "applications/-";
 pub(super) async fn run(session: &Session, args: GetArgs) -> Result<Ending, Error> {
     let client = session.connect().await?;
     let filter = args.filter.unwrap_or_default();
-    let now = SystemTime::now();
+    let now = wall_now();
     match (args.kind, args.name) {
-        (Kind::Application, Some(name)) => show(session, &application(&client, &name).await?, |r| applications(r)),
+        (Kind::Application, Some(name)) => show(session, &application(&client, &name).await?, applications),
         (Kind::Instance, Some(name)) => show(session, &instance(&client, &name).await?, |r| instances(r, now)),
         (Kind::Operation, Some(name)) => show(session, &operation(&client, &name).await?, |r| operations(r, now)),
         (Kind::Cluster, Some(name)) => show(session, &cluster(&client, &name).await?, |r| clusters(r, now)),
         (Kind::Application, None) => {
-            list(session, "applications", list_applications(&client, &filter).await?, |r| applications(r))
+            list(session, "applications", list_applications(&client, &filter).await?, applications)
         }
         (Kind::Instance, None) => {
             list(session, "instances", list_instances(&client, ALL_APPLICATIONS, &filter).await?, |r| instances(r, now))

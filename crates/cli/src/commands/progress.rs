@@ -28,7 +28,7 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Watched {
     /// The operation a request of ours has led to: with json, its end is the result.
-    Request(Operation),
+    Request(Box<Operation>),
     /// An operation by its full name: with json, its events are the result.
     One(String),
     /// All that match.
@@ -167,7 +167,7 @@ impl<'a> Presenter<'a> {
             (Format::Json | Format::Yaml, Watched::One(_) | Watched::All { .. }) => Manner::Events,
         };
         let model = match watched {
-            Watched::Request(operation) => Some(Model::new(operation.clone())),
+            Watched::Request(operation) => Some(Model::new((**operation).clone())),
             Watched::One(_) => Some(Model::default()),
             Watched::All { .. } => None,
         };

@@ -39,7 +39,7 @@ pub(super) async fn migrate(session: &Session, args: MigrateArgs) -> Result<Endi
     };
     let what = format!("migrate {app}");
     let answer = client.call(&what, async |mut api| api.migrate_application(request.clone()).await).await;
-    let answer = answer.map_err(|error| error.with_request_id(&request_id))?;
+    let answer = answer.map_err(|error| error.with_request_id(&request_id).with_application(&app))?;
     if args.request.dry_run {
         return show_plan(session, &answer);
     }
@@ -58,9 +58,10 @@ pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<Ending
         reason: args.request.reason.clone(),
         ..DeleteApplicationRequest::default()
     };
-    let what = format!("delete {}", name::short(&request.name));
+    let app = name::short(&request.name);
+    let what = format!("delete {app}");
     let answer = client.call(&what, async |mut api| api.delete_application(request.clone()).await).await;
-    let answer = answer.map_err(|error| error.with_request_id(&request_id))?;
+    let answer = answer.map_err(|error| error.with_request_id(&request_id).with_application(&app))?;
     if args.request.dry_run {
         return show_plan(session, &answer);
     }
@@ -91,7 +92,7 @@ async fn accepted(
         }
         return Ok(Ending::Done);
     }
-    progress::follow(session, client, Watched::Request(operation), None, args.timeout).await
+    progress::follow(session, client, Watched::Request(Box::new(operation)), None, args.timeout).await
 }
 
 /// The one other cluster with instances of the application that stand by.

@@ -16,6 +16,8 @@
 mod committer;
 mod format;
 mod open;
+#[cfg(test)]
+mod power_loss;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc as blocking};
@@ -30,7 +32,7 @@ use uuid::Uuid;
 use crate::{Batch, CommitError, Committed, EngineError, Entry, Key, ReadError, Revision, Scan, Store};
 use committer::{Committer, Request};
 use format::RECORDS;
-use open::DirectoryLock;
+use open::{DirectoryLock, Opened};
 
 pub use format::FORMAT_VERSION;
 pub use open::{DATABASE_FILE, OpenError};
@@ -119,16 +121,17 @@ impl EmbeddedStore {
     /// [`OpenError::Damaged`] here and no surprise later. A scheduler reads most of it at its start anyway. For the same
     /// reason `redb`'s quick repair is off: it makes each single commit 1.6 times slower to save only this time.
     pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
-        Self::open_with(directory, options, Committer::run)
+        Self::start(directory, options, open::open(directory, options)?, Committer::run)
     }
 
-    fn open_with(
+    /// Starts the committer on an open database. The parts come in for the sake of tests that exchange one.
+    fn start(
         directory: &Path,
         options: &Options,
+        opened: Opened,
         run: impl FnOnce(Committer) -> Result<(), EngineError> + Send + 'static,
     ) -> Result<Self, OpenError> {
         let (gone, engine_gone) = blocking::sync_channel(0);
-        let opened = open::open(directory, options)?;
         let engine = Arc::new(Engine { database: opened.database, _lock: opened.lock, _gone: gone });
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (durable_sender, durable) = watch::channel(opened.revision);
@@ -285,7 +288,10 @@ mod tests {
             let _taken = committer.queue.blocking_recv();
             panic!("as if the engine had a bug");
         };
-        let store = EmbeddedStore::open_with(directory.path(), &options, run).unwrap();
+        let store = {
+            let opened = open::open(directory.path(), &options).unwrap();
+            EmbeddedStore::start(directory.path(), &options, opened, run).unwrap()
+        };
         let mut durable = store.durable();
         let batch = || Batch::new().put(Space::Meta.key("a"), "a");
         // The first was taken, the second may still be in the queue, the third comes too late.

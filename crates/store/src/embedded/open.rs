@@ -170,7 +170,7 @@ fn create_directory(directory: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
+pub(super) fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
     let path = directory.join(LOCK_FILE);
     let mut file = OpenOptions::new()
         .read(true)
@@ -233,10 +233,11 @@ fn open_database(directory: &Path, path: &Path, options: &Options) -> Result<Dat
             return OpenError::EngineFormat { path, found };
         }
         if let DatabaseError::Storage(StorageError::Io(source)) = error {
-            return match source.kind() {
-                io::ErrorKind::InvalidData => OpenError::NotAStore { path },
-                _ => OpenError::Io { doing: "open", path, source },
-            };
+            // So the engine says that the file does not begin as its files do.
+            if source.kind() == io::ErrorKind::InvalidData {
+                return OpenError::NotAStore { path };
+            }
+            return OpenError::Io { doing: "open", path, source };
         }
         if let DatabaseError::Storage(StorageError::Corrupted(what)) = error {
             return OpenError::Damaged { path, source: EngineError::new(what) };

@@ -200,7 +200,12 @@ impl Hook {
     /// Asks whether this program may end. From a yes on nothing new is accepted.
     pub(crate) async fn leave(&self) -> bool {
         // An owner that is gone holds nobody back.
-        self.ask(|reply| Command::Leave { reply }).await.unwrap_or(true)
+        self.ask(|reply| Command::Leave { held: false, reply }).await.unwrap_or(true)
+    }
+
+    /// The same for an agent that holds its application: the hold outlives it.
+    pub(crate) async fn leave_held(&self) -> bool {
+        self.ask(|reply| Command::Leave { held: true, reply }).await.unwrap_or(true)
     }
 
     /// Records that the permission to run under `epoch` is given back. Durable when it returns.

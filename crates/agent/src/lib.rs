@@ -5,13 +5,22 @@
 //! and `/proc`.
 
 pub mod application;
+pub mod args;
+pub mod attach;
 mod durable;
+mod gate;
+pub mod gateway;
 pub mod hold;
 pub mod hook;
 pub mod identity;
 pub mod journal;
+mod link;
 mod notify;
 pub mod process;
 pub mod readiness;
+mod run;
 pub mod serve;
 pub mod supervise;
+
+pub use gate::StartMode;
+pub use run::run;

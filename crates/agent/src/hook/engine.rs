@@ -84,8 +84,9 @@ pub(crate) enum Command {
         grace: Option<Duration>,
         reply: Reply<Result<(), Refusal>>,
     },
-    /// The program wants to end. Once granted, nothing new is accepted.
+    /// The program wants to end, `held`: also while it holds the application. Once granted, nothing new is accepted.
     Leave {
+        held: bool,
         reply: Reply<bool>,
     },
     /// The permission to run is about to be given back.
@@ -239,8 +240,9 @@ impl Engine {
             Command::Terminate { grace, reply } => {
                 let _gone = reply.send(self.terminate(grace));
             }
-            Command::Leave { reply } => {
-                self.leaving = self.leaving || !(self.is_busy() || self.status.borrow().hold.is_some());
+            Command::Leave { held, reply } => {
+                let holds = self.status.borrow().hold.is_some() && !held;
+                self.leaving = self.leaving || !(self.is_busy() || holds);
                 let _gone = reply.send(self.leaving);
             }
             Command::Release { epoch, reply } => self.release(epoch, reply),

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use prost_types::Timestamp;
 use quiesce_protocol::v1;
 
-use super::report::{Outcome, Phase, Report, Snapshot, StartPhase, StartReport, StartVerdict, Verdict};
+use super::report::{Outcome, Phase, Snapshot, StartPhase, StartReport, StartVerdict, Verdict};
 use crate::application::{AppState, Capabilities, End, Evidence, Ready};
 
 /// A report, with the token if there is one (H14: only final reports have one).

@@ -1,0 +1,314 @@
+//! The command line of the agent, for `quiesce-agent` and `quiesce agent` alike.
+//!
+//! Owns the flags, their environment variables and their checks; everything wrong is found at once. What comes out is
+//! [`Settings`]: complete and valid, so that nothing else reads flags or environment.
+
+use std::collections::HashMap;
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use quiesce_protocol::v1;
+use quiesce_runtime::telemetry::{Format, Telemetry};
+use rustix::system::uname;
+
+use crate::gate::StartMode;
+use crate::identity::{Identity, sanitise_instance};
+use crate::process::helper::CommandLine;
+use crate::process::signal::Ladder;
+use crate::readiness::Probe;
+use crate::supervise::{Config, StopMethod};
+
+/// Runs an application under an agent that stops it safely, proves that it stopped, and keeps it stopped.
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    /// Name of the application
+    #[arg(long, env = "QUIESCE_APPLICATION", value_name = "NAME")]
+    pub application: String,
+
+    /// Cluster this instance runs on: a site, a host, any place with a name
+    #[arg(long, env = "QUIESCE_CLUSTER", value_name = "NAME")]
+    pub cluster: String,
+
+    /// Name of this instance [default: $POD_NAME, else <cluster>-<hostname>]
+    #[arg(long, env = "QUIESCE_INSTANCE", value_name = "NAME")]
+    pub instance: Option<String>,
+
+    /// The scheduler; need not be there yet
+    #[arg(long, env = "QUIESCE_SCHEDULER", value_name = "URL", default_value = "http://127.0.0.1:7600")]
+    pub scheduler: String,
+
+    /// Serve the hook here (HOST:PORT or unix:/PATH) instead of dialling in to the scheduler
+    #[arg(long, env = "QUIESCE_LISTEN", value_name = "ADDR")]
+    pub listen: Option<String>,
+
+    /// Where the scheduler reaches --listen, when that is a wildcard address or behind a translation
+    #[arg(long, env = "QUIESCE_ADVERTISE", value_name = "HOST:PORT", requires = "listen")]
+    pub advertise: Option<String>,
+
+    /// Where the agent remembers permission, run and hold over restarts; one directory per instance [default:
+    /// $XDG_STATE_HOME/quiesce/APPLICATION/INSTANCE, for root below /var/lib/quiesce]
+    #[arg(long, env = "QUIESCE_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Begin held: the scheduler starts the application when it moves here
+    #[arg(long, env = "QUIESCE_STANDBY")]
+    pub standby: bool,
+
+    /// Whether the first start waits for permission from the scheduler
+    #[arg(long, env = "QUIESCE_START", value_enum, default_value_t)]
+    pub start: StartMode,
+
+    /// How to tell the application to stop: a signal, or a ladder such as SIGINT:10s,SIGTERM (never SIGKILL)
+    #[arg(long, env = "QUIESCE_STOP_SIGNAL", value_name = "SIGNAL", default_value = "SIGTERM")]
+    pub stop_signal: Ladder,
+
+    /// Tell it to stop by a command instead; its exit is no proof, the end of the processes is
+    #[arg(long, env = "QUIESCE_STOP_COMMAND", value_name = "CMD", conflicts_with = "stop_signal")]
+    pub stop_command: Option<CommandLine>,
+
+    /// Run this before telling it to stop; until it ends a shutdown can be cancelled. A failure keeps it running
+    #[arg(long, env = "QUIESCE_DRAIN_COMMAND", value_name = "CMD")]
+    pub drain_command: Option<CommandLine>,
+
+    /// Ready after a start when this command exits with 0 (READY=1 of sd_notify always counts)
+    #[arg(long, env = "QUIESCE_READY_COMMAND", value_name = "CMD", conflicts_with = "ready_tcp")]
+    pub ready_command: Option<CommandLine>,
+
+    /// Ready after a start when this accepts a connection
+    #[arg(long, env = "QUIESCE_READY_TCP", value_name = "HOST:PORT")]
+    pub ready_tcp: Option<String>,
+
+    /// Time the application has to stop; the scheduler's policy decides when this is not given
+    #[arg(long, env = "QUIESCE_GRACE_PERIOD", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub grace_period: Option<Duration>,
+
+    /// By how much the application may prolong that itself (EXTEND_TIMEOUT_USEC of sd_notify)
+    #[arg(long, env = "QUIESCE_MAX_EXTENSION", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_extension: Option<Duration>,
+
+    /// Exit code that means that all went well; may be repeated
+    #[arg(long, env = "QUIESCE_SUCCESS_EXIT_CODE", value_name = "CODE", value_delimiter = ',', default_value = "0")]
+    pub success_exit_code: Vec<i32>,
+
+    /// Instances with a lower number are stopped first
+    #[arg(long, env = "QUIESCE_STOP_ORDER", value_name = "N", default_value_t = 0)]
+    pub stop_order: i32,
+
+    /// Label of this instance; may be repeated
+    #[arg(long, env = "QUIESCE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub label: Vec<String>,
+
+    /// What to log, such as info,quiesce_agent=debug
+    #[arg(long, env = "QUIESCE_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How log lines look on standard error: auto, text or json
+    #[arg(long, env = "QUIESCE_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    pub log_format: Format,
+
+    /// The application and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Everything an agent has to know, valid.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) identity: Identity,
+    pub(crate) scheduler: String,
+    pub(crate) listen: Option<Listen>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) standby: bool,
+    pub(crate) start: StartMode,
+    pub(crate) drain_command: Option<CommandLine>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) policy: v1::ShutdownPolicy,
+    pub(crate) stop_order: i32,
+    pub(crate) labels: HashMap<String, String>,
+    pub(crate) supervise: Config,
+}
+
+/// Where the hook listens, and where others find it.
+#[derive(Debug, Clone)]
+pub(crate) struct Listen {
+    pub(crate) address: String,
+    pub(crate) advertise: Option<String>,
+}
+
+/// What of the surroundings matters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) pod_name: Option<String>,
+    pub(crate) hostname: String,
+    pub(crate) state_home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) is_root: bool,
+    pub(crate) path: String,
+}
+
+impl Surroundings {
+    pub(crate) fn read() -> Self {
+        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            pod_name: variable("POD_NAME"),
+            hostname: uname().nodename().to_string_lossy().into_owned(),
+            state_home: variable("XDG_STATE_HOME").map(PathBuf::from),
+            home: variable("HOME").map(PathBuf::from),
+            is_root: rustix::process::geteuid().is_root(),
+            path: variable("PATH").unwrap_or_default(),
+        }
+    }
+}
+
+impl AgentArgs {
+    /// What to log, and how.
+    pub fn telemetry(&self) -> Telemetry {
+        Telemetry { format: self.log_format, filter: self.log.clone() }
+    }
+
+    /// Checks everything; the error lists all that is wrong.
+    pub(crate) fn resolve(self, surroundings: Surroundings) -> Result<Settings, Vec<String>> {
+        let mut problems = Vec::new();
+        let derived = || sanitise_instance(&format!("{}-{}", self.cluster, surroundings.hostname));
+        let instance = self.instance.clone().or(surroundings.pod_name).unwrap_or_else(derived);
+        let identity = Identity::new(&self.application, &instance, &self.cluster)
+            .map_err(|error| problems.extend(error.0))
+            .ok();
+        if let Err(error) = self.telemetry().validate() {
+            problems.push(error.to_string());
+        }
+        let labels = self.labels(&mut problems);
+        if let Some(listen) = &self.listen
+            && self.advertise.is_none()
+            && is_wildcard(listen)
+        {
+            problems.push(format!("--listen {listen} needs --advertise HOST:PORT: the scheduler cannot dial a wildcard"));
+        }
+        if let Some(address) = self.listen.as_ref().filter(|address| !is_address(address)) {
+            problems.push(format!("--listen {address:?} is neither HOST:PORT nor unix:/PATH"));
+        }
+        if let Some(address) = self.ready_tcp.as_ref().filter(|address| !address.contains(':')) {
+            problems.push(format!("--ready-tcp {address:?} is not HOST:PORT"));
+        }
+        let base = match (surroundings.state_home, surroundings.is_root, surroundings.home) {
+            (Some(state), _, _) => Some(state.join("quiesce")),
+            (None, true, _) => Some(PathBuf::from("/var/lib/quiesce")),
+            (None, false, Some(home)) => Some(home.join(".local/state/quiesce")),
+            (None, false, None) => None,
+        };
+        let state_dir = self.state_dir.or_else(|| Some(base?.join(&self.application).join(&instance)));
+        if state_dir.is_none() {
+            problems.push("there is no home directory, so --state-dir is needed".to_owned());
+        }
+        let (Some(identity), Some(state_dir), true) = (identity, state_dir, problems.is_empty()) else {
+            return Err(problems);
+        };
+        let wire = |duration: Duration| prost_types::Duration::try_from(duration).ok();
+        let mut supervise = Config::new(self.command);
+        supervise.stop = match self.stop_command {
+            Some(command) => StopMethod::Command(command),
+            None => StopMethod::Signals(self.stop_signal),
+        };
+        supervise.ready = match (self.ready_command, self.ready_tcp) {
+            (Some(command), _) => Probe::Command(command),
+            (None, Some(address)) => Probe::Tcp(address),
+            (None, None) => Probe::Auto,
+        };
+        supervise.success = self.success_exit_code;
+        supervise.path = surroundings.path;
+        Ok(Settings {
+            identity,
+            scheduler: self.scheduler,
+            listen: self.listen.map(|address| Listen { address, advertise: self.advertise }),
+            state_dir,
+            standby: self.standby,
+            start: self.start,
+            drain_command: self.drain_command,
+            grace: self.grace_period,
+            policy: v1::ShutdownPolicy {
+                grace_period: self.grace_period.and_then(wire),
+                max_extension: self.max_extension.and_then(wire),
+                ..Default::default()
+            },
+            stop_order: self.stop_order,
+            labels,
+            supervise,
+        })
+    }
+
+    fn labels(&self, problems: &mut Vec<String>) -> HashMap<String, String> {
+        let mut labels = HashMap::new();
+        for label in &self.label {
+            match label.split_once('=') {
+                Some((key, value)) if !key.is_empty() => {
+                    labels.insert(key.to_owned(), value.to_owned());
+                }
+                Some(_) | None => problems.push(format!("--label {label:?} is not KEY=VALUE")),
+            }
+        }
+        labels
+    }
+}
+
+fn is_address(address: &str) -> bool {
+    match address.strip_prefix("unix:") {
+        Some(path) => path.starts_with('/'),
+        None => address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
+    }
+}
+
+fn is_wildcard(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        agent: AgentArgs,
+    }
+
+    fn args(flags: &str) -> AgentArgs {
+        let words = ["agent"].into_iter().chain(flags.split_whitespace()).chain(["--", "sleep", "1"]);
+        Cli::parse_from(words).agent
+    }
+
+    fn surroundings() -> Surroundings {
+        Surroundings { hostname: "Host_7.lan".to_owned(), home: Some("/home/x".into()), ..Surroundings::default() }
+    }
+
+    #[test]
+    fn the_instance_comes_from_flag_pod_or_host() {
+        let plain = args("--application shop --cluster edge-1");
+        let name = |settings: Settings| settings.identity.instance().to_owned();
+        assert_eq!(name(plain.clone().resolve(surroundings()).unwrap()), "edge-1-host-7.lan");
+        let pod = Surroundings { pod_name: Some("shop-0".to_owned()), ..surroundings() };
+        assert_eq!(name(plain.resolve(pod.clone()).unwrap()), "shop-0");
+        let named = args("--application shop --cluster edge-1 --instance me");
+        assert_eq!(name(named.resolve(pod).unwrap()), "me");
+    }
+
+    #[test]
+    fn every_instance_has_a_state_directory_of_its_own() {
+        let settings = args("--application shop --cluster a --instance i").resolve(surroundings()).unwrap();
+        assert_eq!(settings.state_dir, PathBuf::from("/home/x/.local/state/quiesce/shop/i"));
+        let root = Surroundings { is_root: true, ..surroundings() };
+        let settings = args("--application shop --cluster a --instance i").resolve(root).unwrap();
+        assert_eq!(settings.state_dir, PathBuf::from("/var/lib/quiesce/shop/i"));
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let wrong = args("--application Shop --cluster a! --instance -x --listen 0.0.0.0:7000 --label x --ready-tcp 80");
+        let problems = wrong.resolve(surroundings()).unwrap_err();
+        assert_eq!(problems.len(), 6, "{problems:?}");
+    }
+}

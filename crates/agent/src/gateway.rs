@@ -1,0 +1,294 @@
+//! What the agent asks its scheduler: the client of `AgentGateway`.
+//!
+//! Owns the calls, their deadlines, and what an error means for the agent ([`Class`]). It repeats nothing by itself:
+//! who asks knows for how long an answer is of use.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use quiesce_protocol::ERROR_DOMAIN;
+use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
+use quiesce_protocol::v1::{self, ErrorReason};
+use quiesce_runtime::backoff::Backoff;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
+
+use crate::application::End;
+use crate::hook::end_to_wire;
+use crate::identity::Identity;
+
+/// A scheduler that has not answered by then is treated as away; its answers take milliseconds.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Establishing the connection, as part of that.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The first repetition comes quickly, since a scheduler that restarts is back within a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Rule A5.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The pauses between two tries to reach the scheduler.
+pub(crate) fn pauses() -> Backoff {
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Box::new(rand::random::<f64>))
+}
+
+/// The scheduler, as an agent sees it. Clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    channel: Channel,
+    authority: String,
+}
+
+/// The URL of the scheduler cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("scheduler URL {url:?} {problem}")]
+pub struct UrlError {
+    url: String,
+    problem: &'static str,
+}
+
+/// What an error asks of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try again later.
+    Pause,
+    /// The instance is not known (any more): register first.
+    Register,
+    /// The application was deleted for good.
+    Deleted,
+    /// Somebody has to change something; trying again is harmless and will do no good until then.
+    Never,
+}
+
+/// Why the scheduler did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot {call}: {reason}{}", if message.is_empty() { String::new() } else { format!(": {message}") })]
+pub struct CallError {
+    call: &'static str,
+    class: Class,
+    silence: bool,
+    /// ErrorInfo.reason, or else the name of the gRPC code.
+    reason: String,
+    message: String,
+}
+
+impl CallError {
+    /// Whether the scheduler has said nothing at all: away, restarting, not the leader.
+    pub(crate) fn is_silence(&self) -> bool {
+        self.silence
+    }
+
+    /// What to do about it.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    fn new(call: &'static str, status: &Status) -> Self {
+        let info = status.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN);
+        let reason = info.and_then(|info| ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason)));
+        let class = match reason {
+            Some(
+                ErrorReason::ApplicationNotFound
+                | ErrorReason::StartNotPermitted
+                | ErrorReason::InstanceInUse
+                | ErrorReason::ApplicationStopping
+                | ErrorReason::OperationInProgress
+                | ErrorReason::LimitExceeded
+                | ErrorReason::NotServing,
+            ) => Class::Pause,
+            Some(ErrorReason::InstanceNotFound) => Class::Register,
+            Some(ErrorReason::ApplicationDeleted) => Class::Deleted,
+            Some(_) => Class::Never,
+            None => match status.code() {
+                Code::Unavailable
+                | Code::Unknown
+                | Code::Internal
+                | Code::Cancelled
+                | Code::DeadlineExceeded
+                | Code::Aborted
+                | Code::ResourceExhausted => Class::Pause,
+                _ => Class::Never,
+            },
+        };
+        let info_less = reason.is_none() && class == Class::Pause;
+        let reason = reason.map_or_else(
+            || format!("{:?}", status.code()),
+            |reason| reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned(),
+        );
+        let silence = class == Class::Pause && matches!(reason.as_str(), "NOT_SERVING" | "LIMIT_EXCEEDED") || info_less;
+        Self { call, class, silence, reason, message: status.message().to_owned() }
+    }
+}
+
+/// What is registered.
+#[derive(Debug, Clone)]
+pub(crate) struct Registration {
+    pub(crate) identity: Identity,
+    pub(crate) agent_id: String,
+    /// Where the hook listens; `None`: the agent dials in.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) stop_order: i32,
+    pub(crate) labels: HashMap<String, String>,
+    /// The agent holds its application, or stands by.
+    pub(crate) held: bool,
+    /// Policy of the application, should the scheduler not know it yet.
+    pub(crate) policy: v1::ShutdownPolicy,
+}
+
+impl Registration {
+    fn to_wire(&self) -> v1::RegisterInstanceRequest {
+        let mode = match self.endpoint {
+            Some(_) => v1::instance::ConnectMode::Listen,
+            None => v1::instance::ConnectMode::DialIn,
+        };
+        let instance = v1::Instance {
+            name: self.identity.instance_name(),
+            connect_mode: mode.into(),
+            endpoint: self.endpoint.clone().unwrap_or_default(),
+            cluster: self.identity.cluster().to_owned(),
+            stop_order: self.stop_order,
+            labels: self.labels.clone(),
+            agent_id: self.agent_id.clone(),
+            ..Default::default()
+        };
+        let agents = v1::placement::Driver::Agents(v1::AgentsPlacement {});
+        // A held agent or a standby must not bring an application into being.
+        let default_application = (!self.held).then(|| v1::Application {
+            cluster: self.identity.cluster().to_owned(),
+            placement: Some(v1::Placement { driver: Some(agents) }),
+            policy: Some(self.policy.clone()),
+            ..Default::default()
+        });
+        v1::RegisterInstanceRequest { instance: Some(instance), default_application, held: self.held }
+    }
+}
+
+impl Gateway {
+    /// A scheduler at `url`, such as `http://127.0.0.1:7600`. Connects when it is first asked something.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(url: &str) -> Result<Self, UrlError> {
+        let wrong = |problem| UrlError { url: url.to_owned(), problem };
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong("is not a URL"))?;
+        let uri = endpoint.uri();
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(wrong("asks for TLS, which this agent does not speak yet")),
+            Some(_) | None => return Err(wrong("must begin with http://")),
+        }
+        let host = uri.host().ok_or_else(|| wrong("has no host"))?;
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        let channel = endpoint.connect_timeout(CONNECT_LIMIT).timeout(CALL_LIMIT).connect_lazy();
+        Ok(Self { channel, authority })
+    }
+
+    /// `host:port` of the scheduler.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Whether anybody accepts connections there right now.
+    pub(crate) async fn is_reachable(&self) -> bool {
+        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&self.authority)).await;
+        matches!(connected, Ok(Ok(_)))
+    }
+
+    pub(crate) async fn register(
+        &self,
+        registration: &Registration,
+    ) -> Result<v1::RegisterInstanceResponse, CallError> {
+        let answer = self.client().register_instance(bounded(registration.to_wire())).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| CallError::new("register", &status))
+    }
+
+    /// Asks for permission to start, named `start_id`: the same name gets the same epoch.
+    pub(crate) async fn admit_start(
+        &self,
+        registration: &Registration,
+        start_id: &str,
+        last_epoch: u64,
+        held_by: &str,
+    ) -> Result<u64, CallError> {
+        let request = v1::AdmitStartRequest {
+            instance: registration.identity.instance_name(),
+            start_id: start_id.to_owned(),
+            agent_id: registration.agent_id.clone(),
+            last_epoch: i64::try_from(last_epoch).unwrap_or(i64::MAX),
+            held_by: held_by.to_owned(),
+        };
+        let call = "get permission to start";
+        let answer = self.client().admit_start(bounded(request)).await;
+        let epoch = answer.map_err(|status| CallError::new(call, &status))?.into_inner().epoch;
+        u64::try_from(epoch).ok().filter(|epoch| *epoch > last_epoch).ok_or_else(|| CallError {
+            call,
+            class: Class::Pause,
+            silence: false,
+            reason: "PROTOCOL_ERROR".to_owned(),
+            message: format!("epoch {epoch} is not higher than {last_epoch}"),
+        })
+    }
+
+    /// Says that the application has ended outside of any operation.
+    pub(crate) async fn report_end(
+        &self,
+        registration: &Registration,
+        epoch: u64,
+        end: &End,
+    ) -> Result<(), CallError> {
+        let request = v1::ReportEndRequest {
+            instance: registration.identity.instance_name(),
+            agent_id: registration.agent_id.clone(),
+            epoch: i64::try_from(epoch).unwrap_or(i64::MAX),
+            result: Some(end_to_wire(end)),
+        };
+        let answer = self.client().report_end(bounded(request)).await;
+        answer.map(drop).map_err(|status| CallError::new("report the end", &status))
+    }
+
+    fn client(&self) -> AgentGatewayClient<Channel> {
+        AgentGatewayClient::new(self.channel.clone())
+    }
+}
+
+/// The deadline travels with the call, so that a slow scheduler can give up as well.
+fn bounded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_LIMIT);
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_urls_that_can_be_used_are_taken() {
+        assert_eq!(Gateway::new("http://127.0.0.1:7600").unwrap().authority(), "127.0.0.1:7600");
+        assert_eq!(Gateway::new("http://[::1]:7600").unwrap().authority(), "[::1]:7600");
+        for wrong in ["https://example.net", "127.0.0.1:7600", "ftp://x", "http://", ""] {
+            assert!(Gateway::new(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn errors_are_classified_by_reason_before_code() {
+        let with = |code, reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+            CallError::new("register", &Status::with_error_details(code, "text", details)).class()
+        };
+        assert_eq!(with(Code::NotFound, "APPLICATION_NOT_FOUND"), Class::Pause);
+        assert_eq!(with(Code::NotFound, "INSTANCE_NOT_FOUND"), Class::Register);
+        assert_eq!(with(Code::FailedPrecondition, "APPLICATION_DELETED"), Class::Deleted);
+        assert_eq!(with(Code::FailedPrecondition, "START_NOT_PERMITTED"), Class::Pause);
+        assert_eq!(with(Code::Unauthenticated, "CREDENTIALS_INVALID"), Class::Never);
+        assert_eq!(CallError::new("register", &Status::unavailable("")).class(), Class::Pause);
+        assert_eq!(CallError::new("register", &Status::unimplemented("")).class(), Class::Never);
+    }
+}

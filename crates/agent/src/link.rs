@@ -1,0 +1,222 @@
+//! The link to the scheduler: registered, and reachable, for as long as the agent lives.
+//!
+//! Owns registration and the connections the hook is served on, in either direction. Whatever happens to the scheduler
+//! or the network, it tries again, and the application notices nothing of it. It decides nothing about the application.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::stream::StreamExt as _;
+use quiesce_runtime::drain;
+use quiesce_runtime::telemetry::chain;
+use rustix::fs::Mode;
+use rustix::process::umask;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tracing::{error, info, warn};
+
+use crate::application::AppState;
+use crate::attach;
+use crate::gateway::{self, CallError, Class, Gateway, Registration};
+use crate::hook::Hook;
+use crate::serve::{self, Access, BearerToken, ServeError};
+
+/// A listening agent registers again this often, so that a scheduler that lost its memory learns of it.
+const REFRESH: Duration = Duration::from_secs(60);
+
+/// A connection that lasted this long was a good one: the next try to connect comes quickly again.
+const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+
+/// How the agent stands with the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not registered yet, and why.
+    Waiting(String),
+    /// Registered.
+    Registered,
+    /// The application was deleted for good.
+    Deleted,
+}
+
+/// Where the hook listens.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Why the hook cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    address: String,
+    #[source]
+    source: io::Error,
+}
+
+/// Binds `host:port` or `unix:/path`; says where others reach it.
+pub(crate) async fn bind(address: &str) -> Result<(Listener, String), BindError> {
+    let failed = |source| BindError { address: address.to_owned(), source };
+    if let Some(path) = address.strip_prefix("unix:") {
+        let path = PathBuf::from(path);
+        // Left by an agent that was killed; a living one holds the lock of the state directory.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+        // The mode is the credential, so there must be no moment with another one.
+        let before = umask(Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(&path);
+        umask(before);
+        return Ok((Listener::Unix(bound.map_err(failed)?), address.to_owned()));
+    }
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((Listener::Tcp(listener), bound.to_string()))
+}
+
+/// Everything the link needs.
+pub(crate) struct Link {
+    pub(crate) gateway: Gateway,
+    pub(crate) hook: Hook,
+    pub(crate) registration: Registration,
+    pub(crate) standing: watch::Sender<Standing>,
+    pub(crate) drain: drain::Watch,
+}
+
+impl Link {
+    /// Dials in until drained.
+    pub(crate) async fn dial_in(mut self) {
+        let mut pauses = gateway::pauses();
+        loop {
+            if let Some(lasted) = self.dial_once().await
+                && lasted >= GOOD_CONNECTION
+            {
+                pauses.reset();
+            }
+            if !self.pause(pauses.next_delay()).await {
+                return;
+            }
+        }
+    }
+
+    /// One connection from its beginning to its end; says how long it lasted.
+    async fn dial_once(&mut self) -> Option<Duration> {
+        let answer = self.register().await?;
+        let endpoint = match answer.attach_endpoint.as_str() {
+            "" => self.gateway.authority(),
+            endpoint => endpoint,
+        };
+        let connection = match attach::dial(endpoint, &answer.attach_token).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                warn!(endpoint, error = %chain(&error), "cannot attach to the scheduler, trying again");
+                return None;
+            }
+        };
+        info!(endpoint, "attached to the scheduler");
+        let since = Instant::now();
+        let served = serve::serve_connection(self.hook.clone(), connection, self.drain.clone()).await;
+        if !self.drain.is_draining() {
+            warn!(endpoint, "lost the connection to the scheduler, the application runs on");
+        }
+        log_served(served);
+        Some(since.elapsed())
+    }
+
+    /// Listens until drained, and keeps the registration fresh meanwhile.
+    pub(crate) async fn listen(self, listener: Listener) {
+        let (hook, drain) = (self.hook.clone(), self.drain.clone());
+        let (token, serving) = match listener {
+            Listener::Tcp(listener) => {
+                let (token, access) = Access::bearer();
+                let incoming = TcpListenerStream::new(listener).map(|connection| {
+                    let connection = connection?;
+                    connection.set_nodelay(true)?;
+                    io::Result::Ok(connection)
+                });
+                (Some(token), futures::future::Either::Left(serve::serve(hook, access, incoming, drain)))
+            }
+            Listener::Unix(listener) => {
+                let incoming = UnixListenerStream::new(listener);
+                (None, futures::future::Either::Right(serve::serve(hook, Access::connected(), incoming, drain)))
+            }
+        };
+        let (served, ()) = tokio::join!(serving, self.keep_registered(token));
+        log_served(served);
+    }
+
+    async fn keep_registered(mut self, token: Option<BearerToken>) {
+        let mut pauses = gateway::pauses();
+        loop {
+            let pause = match self.register().await {
+                Some(answer) => {
+                    if let Some(token) = token.as_ref().filter(|_| !answer.hook_token.is_empty()) {
+                        token.set(&answer.hook_token);
+                    }
+                    pauses.reset();
+                    REFRESH
+                }
+                None => pauses.next_delay(),
+            };
+            if !self.pause(pause).await {
+                return;
+            }
+        }
+    }
+
+    async fn register(&mut self) -> Option<quiesce_protocol::v1::RegisterInstanceResponse> {
+        let status = self.hook.application().status().borrow().clone();
+        self.registration.held = status.hold.is_some() && matches!(status.state, AppState::Held | AppState::Stopped);
+        match self.gateway.register(&self.registration).await {
+            Ok(answer) => {
+                if self.standing.send_replace(Standing::Registered) != Standing::Registered {
+                    info!(
+                        instance = self.registration.identity.instance_name(),
+                        scheduler = self.gateway.authority(),
+                        "registered"
+                    );
+                }
+                Some(answer)
+            }
+            Err(error) => {
+                self.note(&error);
+                None
+            }
+        }
+    }
+
+    /// Says an error once, not at every try; what it means for the life of the agent is decided elsewhere.
+    fn note(&self, error: &CallError) {
+        let text = error.to_string();
+        let standing = match error.class() {
+            Class::Deleted => Standing::Deleted,
+            Class::Pause | Class::Register | Class::Never => Standing::Waiting(text.clone()),
+        };
+        if self.standing.send_replace(standing.clone()) == standing {
+            return;
+        }
+        match error.class() {
+            Class::Pause | Class::Register => warn!(error = text, "trying again"),
+            Class::Deleted => warn!(error = text, "the application was deleted"),
+            Class::Never => error!(error = text, "the scheduler refuses this agent; trying again will not help by itself"),
+        }
+    }
+
+    /// Whether to go on.
+    async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.drain.signaled() => false,
+            () = sleep(pause) => true,
+        }
+    }
+}
+
+fn log_served(served: Result<(), ServeError>) {
+    if let Err(error) = served {
+        error!(error = %chain(&error), "serving the hook failed");
+    }
+}

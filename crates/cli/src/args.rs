@@ -41,6 +41,11 @@ impl Common {
     pub(crate) fn over(self, outer: Self) -> Self {
         Self { scheduler: self.scheduler.or(outer.scheduler), output: self.output.or(outer.output) }
     }
+
+    /// The first flag given, by its name.
+    pub(crate) fn first_set(&self) -> Option<&'static str> {
+        self.scheduler.as_ref().map(|_| "--scheduler").or(self.output.map(|_| "--output"))
+    }
 }
 
 /// How results are printed.
@@ -57,6 +62,17 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
+    Agent(quiesce_agent::args::AgentArgs),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+}
+
+/// What asks a scheduler.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
     /// Create or update applications and clusters from a file
     Apply(ApplyArgs),
     /// List resources, or show one
@@ -77,8 +93,6 @@ pub(crate) enum Command {
     Confirm(ConfirmArgs),
     /// Give the instances of a running operation more time
     Extend(ExtendArgs),
-    /// Print the completion script of a shell
-    Completions(CompletionsArgs),
 }
 
 /// The kinds of resources.
@@ -325,7 +339,7 @@ mod tests {
     #[test]
     fn common_flags_stand_before_or_behind_the_command() {
         let cli = Cli::try_parse_from(["quiesce", "-o", "json", "get", "app", "--scheduler", "http://x"]).unwrap();
-        let Command::Get(args) = cli.command else { panic!("not get") };
+        let Command::Client(ClientCommand::Get(args)) = cli.command else { panic!("not get") };
         let common = args.common.over(cli.common);
         assert_eq!(common.output, Some(Format::Json));
         assert_eq!(common.scheduler.as_deref(), Some("http://x"));

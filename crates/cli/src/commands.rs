@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
-use crate::args::{Cli, Command, Common, DEFAULT_SCHEDULER, Format};
+use crate::args::{Cli, ClientCommand, Command, Common, DEFAULT_SCHEDULER, Format};
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::json::{self, Document};
@@ -55,18 +55,36 @@ impl Ending {
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
+/// Exit code for wrong usage, as clap has it.
+const USAGE: u8 = 2;
 
 /// Runs the command to its exit code.
 pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
     let Cli { common, command } = cli;
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            note(format!("error: cannot start: {error}"));
-            return ExitCode::from(FAILED);
+    match command {
+        Command::Client(command) => ended(block_on(client(command, common, surroundings))),
+        Command::Agent(args) => serve("agent", &common, || quiesce_agent::run(args)),
+        Command::Completions(args) => ended(completions(args.shell)),
+    }
+}
+
+/// Starts a program that has flags, logging and a runtime of its own.
+fn serve(name: &str, common: &Common, run: impl FnOnce() -> ExitCode) -> ExitCode {
+    match common.first_set() {
+        Some(flag) => {
+            note(format!("error: {flag} before `{name}` has no effect; see quiesce {name} --help"));
+            ExitCode::from(USAGE)
         }
-    };
-    match runtime.block_on(client_command(command, common, surroundings)) {
+        None => run(),
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<Ending, Error>>) -> Result<Ending, Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+fn ended(result: Result<Ending, Error>) -> ExitCode {
+    match result {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(error) => {
             if !error.is_broken_pipe() {
@@ -77,25 +95,27 @@ pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
     }
 }
 
-async fn client_command(command: Command, outer: Common, surroundings: Surroundings) -> Result<Ending, Error> {
+fn completions(shell: clap_complete::Shell) -> Result<Ending, Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "quiesce", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(Ending::Done)
+}
+
+async fn client(command: ClientCommand, outer: Common, surroundings: Surroundings) -> Result<Ending, Error> {
+    use ClientCommand::{Apply, Cancel, Confirm, Delete, Describe, Extend, Get, Migrate, Retry, Watch};
     let session = |common: &Common| Session::new(common.clone().over(outer.clone()), &surroundings);
     match command {
-        Command::Apply(args) => apply::run(&session(&args.common), args).await,
-        Command::Get(args) => get::run(&session(&args.common), args).await,
-        Command::Describe(args) => describe::run(&session(&args.common), args).await,
-        Command::Migrate(args) => Box::pin(request::migrate(&session(&args.common), args)).await,
-        Command::Delete(args) => Box::pin(request::delete(&session(&args.common), args)).await,
-        Command::Watch(args) => watch::run(&session(&args.common), args).await,
-        Command::Cancel(args) => operation::cancel(&session(&args.common), args).await,
-        Command::Retry(args) => operation::retry(&session(&args.common), args).await,
-        Command::Confirm(args) => operation::confirm(&session(&args.common), args).await,
-        Command::Extend(args) => operation::extend(&session(&args.common), args).await,
-        Command::Completions(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "quiesce", &mut script);
-            io::stdout().write_all(&script)?;
-            Ok(Ending::Done)
-        }
+        Apply(args) => apply::run(&session(&args.common), args).await,
+        Get(args) => get::run(&session(&args.common), args).await,
+        Describe(args) => describe::run(&session(&args.common), args).await,
+        Migrate(args) => Box::pin(request::migrate(&session(&args.common), args)).await,
+        Delete(args) => Box::pin(request::delete(&session(&args.common), args)).await,
+        Watch(args) => watch::run(&session(&args.common), args).await,
+        Cancel(args) => operation::cancel(&session(&args.common), args).await,
+        Retry(args) => operation::retry(&session(&args.common), args).await,
+        Confirm(args) => operation::confirm(&session(&args.common), args).await,
+        Extend(args) => operation::extend(&session(&args.common), args).await,
     }
 }
 

@@ -45,9 +45,9 @@ pub(crate) enum Error {
     /// Several objects of a file could not be applied; each has been reported.
     #[error("{failed} of {total} objects were not applied")]
     Apply { failed: usize, total: usize },
-    /// The result could not be written.
-    #[error("cannot write the result")]
-    Output(#[from] io::Error),
+    /// The terminal, a pipe, or this process itself failed us.
+    #[error("input or output failed")]
+    Io(#[from] io::Error),
 }
 
 impl Error {
@@ -81,13 +81,13 @@ impl Error {
             | Self::WatchLost { .. }
             | Self::Input { .. }
             | Self::Apply { .. }
-            | Self::Output(_) => false,
+            | Self::Io(_) => false,
         }
     }
 
     /// Whether the reader of our output has gone, which is no reason to complain.
     pub(crate) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// The lines to print: the error, then indented what is wrong in detail and what to do.
@@ -124,7 +124,7 @@ impl Error {
             }
             Self::Input { advice, .. } => rest.extend(advice.iter().cloned()),
             Self::Apply { .. } => {}
-            Self::Output(error) => first = format!("{first}: {error}"),
+            Self::Io(error) => first = format!("{first}: {error}"),
         }
         std::iter::once(first).chain(rest.into_iter().map(|line| format!("  {line}"))).collect()
     }

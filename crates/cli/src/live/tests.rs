@@ -98,7 +98,7 @@ waiting for 1 of 2 instances to end
 
 INSTANCE  PHASE     EVIDENCE     LEFT  TRY  SAYS
 db-0      STOPPING  -            45s   1    45% Waiting to flush the buffer poo\u{2026}
-db-1      STOPPED   GROUP_EMPTY  -     1    STOPPED, exit 0, after 3.4s
+db-1      STOPPED   GROUP_EMPTY  -     1    exit 0, after 3.4s
 "
     );
 }
@@ -141,7 +141,7 @@ migrate db  a -> b  STARTING  14s  op-7f3k
 waiting for 1 of 1 instances to become ready on b
 
 INSTANCE  PHASE    EVIDENCE     LEFT  TRY  SAYS
-db-0      STOPPED  GROUP_EMPTY  -     1    STOPPED, exit 0, after 3.4s
+db-0      STOPPED  GROUP_EMPTY  -     1    exit 0, after 3.4s
 
 START  PHASE     READINESS  LEFT   EPOCH  SAYS
 db-b   STARTING  -          2m00s  8      Recovering
@@ -217,7 +217,7 @@ fn the_log_has_one_greppable_line_for_each_event() {
         "\
 2023-11-14T22:13:30Z op-7f3k SNAPSHOT STOPPING migrate db a -> b
 2023-11-14T22:13:32Z op-7f3k PROGRESS db-0 STOPPING attempt=1 left=48s two lines
-2023-11-14T22:13:32Z op-7f3k INSTANCE_STOPPED db-1 STOPPED attempt=1 evidence=GROUP_EMPTY STOPPED, exit 0, after 3.4s
+2023-11-14T22:13:32Z op-7f3k INSTANCE_STOPPED db-1 STOPPED attempt=1 evidence=GROUP_EMPTY exit 0, after 3.4s
 2023-11-14T22:13:33Z op-7f3k STATE_CHANGED STOPPING -> STOPPED
 "
     );

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use quiesce_protocol::v1::{
-    Failure, InstanceShutdown, InstanceStart, ShutdownPhase, ShutdownStatus, StartPhase, operation,
+    Failure, InstanceShutdown, InstanceStart, ShutdownPhase, ShutdownStatus, StartPhase, operation, stop_result,
 };
 
 use crate::live::Model;
@@ -52,10 +52,13 @@ pub(crate) fn describe_failure(failure: &Failure) -> String {
     line
 }
 
-/// What an ended instance left behind: "exit 0", "signal 9, killed", with the reason if there is more to say.
+/// How an instance ended: "exit 0, after 3.4s", "KILLED, signal 9"; that it has stopped is what its phase says.
 pub(crate) fn describe_end(status: &ShutdownStatus) -> Option<String> {
     let result = status.result.as_ref()?;
-    let mut parts = vec![words::stop_outcome(result.outcome)];
+    let mut parts = Vec::new();
+    if result.outcome() != stop_result::Outcome::Stopped {
+        parts.push(words::stop_outcome(result.outcome));
+    }
     parts.extend(result.exit_code.map(|code| format!("exit {code}")));
     parts.extend(result.exit_signal.map(|signal| format!("signal {signal}")));
     if result.clean == Some(false) {
@@ -64,7 +67,7 @@ pub(crate) fn describe_end(status: &ShutdownStatus) -> Option<String> {
     parts.extend(text::duration(result.duration.as_ref()).map(|duration| format!("after {}", text::took(duration))));
     let mut line = parts.join(", ");
     if !result.message.is_empty() {
-        line.push_str(": ");
+        line.push_str(if line.is_empty() { "" } else { ": " });
         line.push_str(&text::clean(&result.message));
     }
     Some(line)

@@ -1,0 +1,165 @@
+//! The agent itself is killed, and comes back.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use quiesce_agent::application::{AppState, Application, Evidence, HoldKind, HoldOrder, StartError};
+
+use crate::ground::{Ended, Ground, again, lives, now, role, start, stop, until};
+
+/// Starts are counted by their lines in `starts`, signals by their lines in `terms`. It ends with the file `end`, and with
+/// the directory, lest a failed test leave it behind.
+const APPLICATION: &str = r#"
+    trap 'echo term >>$0/terms' TERM
+    echo start >>$0/starts
+    echo $$ >$0/up
+    while [ -e $0/up ] && [ ! -e $0/end ]; do sleep 0.02; done
+"#;
+
+/// Not a test: an agent that starts the application, stops it if `stop` is there, and waits to be killed.
+#[tokio::test]
+async fn agent() {
+    let Some(directory) = role() else { return };
+    let ground = Ground::at(&directory);
+    let script = fs::read_to_string(ground.file("script")).unwrap();
+    let supervisor = ground.started(&script).await;
+    ground.written("up").await;
+    if ground.file("stop").exists() {
+        stop(&supervisor, "s-1").await;
+        ground.written("terms").await;
+    }
+    fs::write(ground.file("agent"), "ready\n").unwrap();
+    std::future::pending().await
+}
+
+async fn killed_agent(ground: &Ground, script: &str) {
+    fs::write(ground.file("script"), script).unwrap();
+    let mut command = again("crash::agent", ground.file("").to_str().unwrap());
+    let mut agent = Ended(command.stdout(Stdio::null()).spawn().unwrap());
+    ground.written("agent").await;
+    agent.0.kill().unwrap();
+    agent.0.wait().unwrap();
+}
+
+fn lines(ground: &Ground, file: &str) -> usize {
+    fs::read_to_string(ground.file(file)).unwrap_or_default().lines().count()
+}
+
+#[tokio::test]
+async fn the_application_is_found_again_and_not_started_twice() {
+    let ground = Ground::new();
+    killed_agent(&ground, APPLICATION).await;
+    let pid = ground.written("up").await;
+    assert!(lives(&pid), "an application outlives its agent");
+
+    let supervisor = ground.reopen(APPLICATION).await;
+    let status = now(&supervisor);
+    assert_eq!((status.epoch, status.pid.map(|pid| pid.to_string()), status.end), (1, Some(pid), None));
+    assert!(matches!(start(&supervisor, 2).await, Err(StartError::StillRunning { epoch: 1, .. })));
+    until(&supervisor, "running", |status| status.state == AppState::Running).await;
+
+    stop(&supervisor, "s-1").await;
+    ground.written("terms").await;
+    fs::write(ground.file("end"), "").unwrap();
+    let end = until(&supervisor, "the end", |status| status.end.is_some()).await.end.unwrap();
+    assert_eq!((end.evidence, end.exit_code, end.clean), (Evidence::ExitObserved, None, None));
+    assert_eq!((lines(&ground, "starts"), lines(&ground, "terms")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_shutdown_is_joined_and_nobody_is_told_twice() {
+    let ground = Ground::new();
+    fs::write(ground.file("stop"), "").unwrap();
+    killed_agent(&ground, APPLICATION).await;
+    let supervisor = ground.reopen(APPLICATION).await;
+    assert_eq!(now(&supervisor).state, AppState::Stopping);
+    stop(&supervisor, "s-1").await;
+    fs::write(ground.file("end"), "").unwrap();
+    until(&supervisor, "the end", |status| status.end.is_some()).await;
+    assert_eq!((lines(&ground, "starts"), lines(&ground, "terms")), (1, 1));
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_saw_is_graded_as_such() {
+    let ground = Ground::new();
+    killed_agent(&ground, APPLICATION).await;
+    let pid = ground.written("up").await;
+    fs::write(ground.file("end"), "").unwrap();
+    quiesce_testkit::eventually("its end", crate::ground::LIMIT, async || !lives(&pid)).await;
+    let supervisor = ground.reopen(APPLICATION).await;
+    let status = now(&supervisor);
+    assert_eq!(status.state, AppState::Stopped);
+    let end = status.end.unwrap();
+    assert_eq!((end.evidence, end.exit_code, end.clean), (Evidence::ProcessGone, None, None));
+    assert!(end.message.contains("while no agent watched"), "{}", end.message);
+}
+
+#[tokio::test]
+async fn a_straggler_is_found_though_its_leader_is_gone() {
+    let ground = Ground::new();
+    let script = "(setsid sh -c 'echo $$ >$0/up; while :; do sleep 0.02; done' $0 &); exit 0";
+    killed_agent(&ground, script).await;
+    let pid = ground.written("up").await;
+    let supervisor = ground.reopen(script).await;
+    assert!(now(&supervisor).processes >= 1, "{:?}", now(&supervisor));
+    assert!(matches!(start(&supervisor, 2).await, Err(StartError::StillRunning { .. })));
+    supervisor.kill().await.unwrap();
+    let end = until(&supervisor, "the end", |status| status.end.is_some()).await.end.unwrap();
+    assert_eq!((end.evidence, end.killed), (Evidence::ProcessGone, true));
+    assert!(!lives(&pid));
+}
+
+#[tokio::test]
+async fn somebody_else_under_the_same_pid_is_left_alone() {
+    let ground = Ground::new();
+    killed_agent(&ground, APPLICATION).await;
+    let pid = ground.written("up").await;
+    fs::write(ground.file("end"), "").unwrap();
+    quiesce_testkit::eventually("its end", crate::ground::LIMIT, async || !lives(&pid)).await;
+
+    // The journal now names a living process, but with another start time: a pid that was handed out again.
+    let stranger = Ended(Command::new("sleep").arg("600").spawn().unwrap());
+    let journal = ground.state().join("journal.json");
+    let text = fs::read_to_string(&journal).unwrap();
+    let forged = text.replace(&format!("\"pid\": {pid},"), &format!("\"pid\": {},", stranger.0.id()));
+    assert_ne!(text, forged);
+    fs::write(&journal, forged).unwrap();
+
+    let supervisor = ground.reopen(APPLICATION).await;
+    assert_eq!(now(&supervisor).state, AppState::Stopped);
+    stop(&supervisor, "s-1").await;
+    supervisor.kill().await.unwrap();
+    assert!(lives(&stranger.0.id().to_string()));
+}
+
+#[tokio::test]
+async fn a_run_of_another_boot_is_over() {
+    let ground = Ground::new();
+    killed_agent(&ground, APPLICATION).await;
+    let pid = ground.written("up").await;
+    let journal = ground.state().join("journal.json");
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let text = fs::read_to_string(&journal).unwrap().replace(boot.trim(), "another-boot");
+    fs::write(&journal, text).unwrap();
+    let supervisor = ground.reopen(APPLICATION).await;
+    let end = now(&supervisor).end.unwrap();
+    assert!(end.message.contains("restarted"), "{}", end.message);
+    supervisor.kill().await.unwrap();
+    assert!(lives(&pid), "pids of another boot mean nothing");
+}
+
+#[tokio::test]
+async fn a_hold_that_came_before_the_crash_stands_after_it() {
+    let ground = Ground::new();
+    killed_agent(&ground, APPLICATION).await;
+    let supervisor = ground.reopen(APPLICATION).await;
+    let order = HoldOrder { operation: "operations/o".into(), kind: HoldKind::Delete, epoch: 1 };
+    supervisor.hold(order).await.unwrap();
+    drop(supervisor);
+    fs::write(ground.file("end"), "").unwrap();
+    let supervisor = ground.reopen(APPLICATION).await;
+    until(&supervisor, "the end", |status| status.end.is_some()).await;
+    assert_eq!(now(&supervisor).state, AppState::Held);
+}

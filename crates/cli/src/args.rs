@@ -11,8 +11,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Where the scheduler answers when nobody says otherwise.
 pub(crate) const DEFAULT_SCHEDULER: &str = "http://127.0.0.1:7600";
 
-const EXIT_CODES: &str = "Exit codes: 0 done as asked, 1 error, 2 wrong usage, 3 the operation ended another way
-(DEGRADED, ROLLED_BACK, CANCELLED, ABANDONED), 4 waited too long (the operation goes on).";
+const EXIT_CODES: &str = "Exit codes:
+  0  done as asked
+  1  error
+  2  wrong usage
+  3  the operation ended another way: DEGRADED, ROLLED_BACK, CANCELLED, ABANDONED
+  4  waited too long; the operation goes on";
 
 /// Stops stateful applications safely before they are moved or deleted, and proves that they stopped.
 #[derive(Debug, Parser)]

@@ -17,8 +17,9 @@ use crate::error::Error;
 use crate::live::verdict;
 use crate::name;
 
-/// How often the scheduler shall say that nothing happened.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the scheduler shall say that nothing happened: a person before a live view that has frozen learns it within
+/// ten seconds, and a bookmark is a few bytes.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(3);
 /// After three intervals without a word the connection is lost (rule W5), whatever TCP thinks.
 const SILENT_INTERVALS: u32 = 3;
 /// How long opening a stream may take: the initial metadata comes at once (rule W7).

@@ -40,6 +40,9 @@ async fn application(session: &Session, client: &Client, application: &Applicati
 
     let mut page = Page::new(session.width());
     page.application(application, now);
+    if !application.active_operation.is_empty() {
+        page.standing(&get::operation(client, &application.active_operation).await?);
+    }
     if !instances.is_empty() {
         page.section("Instances");
         page.table(&get::instances(&instances, now));

@@ -132,18 +132,7 @@ impl Page {
         self.field("Operation", name::short(&operation.name), Style::Bold);
         self.plain("For", subject(operation));
         self.field("State", words::operation_state(operation.state), words::operation_style(operation.state));
-        self.plain("Message", &operation.message);
-        if let Some(failure) = &operation.failure {
-            let style = if operation.done { Style::Warning } else { Style::Bad };
-            self.field("Failure", describe_failure(failure), style);
-            self.plain("Hook answered", &failure.grpc_code);
-        }
-        if operation.awaiting_confirmation && operation.advice.is_empty() {
-            self.field("Next", format!("quiesce confirm {}", name::short(&operation.name)), Style::Bold);
-        }
-        for advice in operation.advice.lines() {
-            self.field("Next", advice, Style::Bold);
-        }
+        self.standing(operation);
         for given in &operation.overrides {
             let line = format!("{} at {}", describe_override(given), text::stamp(given.time.as_ref()));
             self.field("Override", line, Style::Warning);
@@ -187,6 +176,22 @@ impl Page {
         }
         self.shutdowns(&operation.instances);
         self.starts(&operation.starts);
+    }
+
+    /// What there is to know and to do about an operation right now.
+    pub(crate) fn standing(&mut self, operation: &Operation) {
+        self.plain("Message", &operation.message);
+        if let Some(failure) = &operation.failure {
+            let style = if operation.done { Style::Warning } else { Style::Bad };
+            self.field("Failure", describe_failure(failure), style);
+            self.plain("Hook answered", &failure.grpc_code);
+        }
+        if operation.awaiting_confirmation && operation.advice.is_empty() {
+            self.field("Next", format!("quiesce confirm {}", name::short(&operation.name)), Style::Bold);
+        }
+        for advice in operation.advice.lines() {
+            self.field("Next", advice, Style::Bold);
+        }
     }
 
     fn shutdowns(&mut self, instances: &[InstanceShutdown]) {

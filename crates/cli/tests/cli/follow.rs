@@ -109,6 +109,22 @@ async fn a_broken_watch_goes_on_behind_the_last_event() {
 }
 
 #[tokio::test]
+async fn a_watch_that_falls_silent_is_opened_again() {
+    let silent = vec![Step::Send(event(Type::StateChanged, 2, State::Stopping)), Step::Hang];
+    let again = vec![Step::Send(event(Type::StateChanged, 3, State::Succeeded))];
+    let fake = Fake::start(Script {
+        operations: vec![operation(State::Succeeded)],
+        watches: [silent, again].into(),
+        ..Script::default()
+    })
+    .await;
+    let ran = quiesce(&fake.url, &["watch", "op-1"]).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no sign of life from the scheduler"), "{}", ran.stderr);
+    assert_eq!(fake.script().resumed, ["", "token-2"]);
+}
+
+#[tokio::test]
 async fn an_expired_token_of_a_running_watch_begins_anew_and_says_so() {
     let fake = Fake::start(Script {
         operations: vec![operation(State::Succeeded)],

@@ -1,9 +1,12 @@
 //! Listing, showing, applying, single words to operations, and wrong usage.
 
+use std::process::Stdio;
+
 use quiesce_protocol::v1::{Application, Cluster, Instance, Operation, ShutdownPolicy, operation::State};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::fake::{Fake, Script, refusal};
-use crate::run::{operation, quiesce};
+use crate::run::{command, operation, quiesce};
 
 fn application(name: &str) -> Application {
     Application { name: format!("applications/{name}"), cluster: "a".to_owned(), ..Application::default() }
@@ -116,6 +119,17 @@ async fn apply_says_what_it_created_updated_and_left() {
 }
 
 #[tokio::test]
+async fn apply_reads_the_standard_input() {
+    let fake = Fake::start(Script::default()).await;
+    let mut child = command(&fake.url, &["apply", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(br#"{"kind": "Cluster", "name": "a"}"#).await.unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "clusters/a created\n");
+}
+
+#[tokio::test]
 async fn extend_asks_for_the_present_total_and_more() {
     let policy = ShutdownPolicy {
         grace_period: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
@@ -131,10 +145,10 @@ async fn extend_asks_for_the_present_total_and_more() {
 #[tokio::test]
 async fn words_to_an_operation_answer_with_its_state() {
     let fake = Fake::start(Script { operations: vec![operation(State::Pending)], ..Script::default() }).await;
-    for command in ["cancel", "retry", "confirm"] {
-        let ran = quiesce(&fake.url, &[command, "op-1"]).await;
+    for word in ["cancel", "retry", "confirm"] {
+        let ran = quiesce(&fake.url, &[word, "op-1"]).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "op-1 is PENDING\n"), "{}", ran.stderr);
-        let ran = quiesce(&fake.url, &[command, "operations/op-1", "-o", "json"]).await;
+        let ran = quiesce(&fake.url, &[word, "operations/op-1", "-o", "json"]).await;
         assert_eq!(ran.json()["name"], "operations/op-1");
     }
     quiesce(&fake.url, &["retry", "op-1", "--force", "--grace-period", "2s"]).await;

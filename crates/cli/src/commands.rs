@@ -28,8 +28,10 @@ use crate::terminal;
 pub(crate) struct Surroundings {
     /// QUIESCE_SCHEDULER.
     pub(crate) scheduler: Option<String>,
-    /// Colours are not welcome.
-    pub(crate) plain: bool,
+    /// NO_COLOR: colours are not welcome.
+    pub(crate) no_color: bool,
+    /// TERM=dumb: the terminal understands no escape sequences at all.
+    pub(crate) dumb: bool,
 }
 
 /// How a command that did not fail ended.
@@ -127,6 +129,8 @@ struct Session {
     /// Columns and rows; `None`: the standard output is no terminal.
     terminal: Option<(usize, usize)>,
     color: bool,
+    /// Lines can be redrawn in place.
+    live: bool,
 }
 
 impl Session {
@@ -139,7 +143,8 @@ impl Session {
                 .unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
             format: common.output.unwrap_or_default(),
             terminal,
-            color: terminal.is_some() && !surroundings.plain,
+            color: terminal.is_some() && !surroundings.no_color && !surroundings.dumb,
+            live: terminal.is_some() && !surroundings.dumb,
         }
     }
 

@@ -106,11 +106,12 @@ impl Error {
                     Some(info) => first.push_str(&format!(" ({})", info.reason)),
                     None => first.push_str(&format!(" ({:?})", status.code())),
                 }
-                if let Some(request) = status.get_details_bad_request() {
-                    rest.extend(request.field_violations.iter().map(|violation| {
-                        format!("{}: {}", text::clean(&violation.field), text::clean(&violation.description))
-                    }));
-                }
+                let violations = status.get_details_bad_request().map(|it| it.field_violations).unwrap_or_default();
+                // The message may be the only violation already.
+                let said = |description: &str| violations.len() == 1 && status.message().contains(description);
+                rest.extend(violations.iter().filter(|violation| !said(&violation.description)).map(|violation| {
+                    format!("{}: {}", text::clean(&violation.field), text::clean(&violation.description))
+                }));
                 rest.extend(info.as_ref().and_then(|info| info.advice(application.as_deref().unwrap_or("APP"))));
                 if let (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown, Some(id)) =
                     (status.code(), request_id)
@@ -235,6 +236,13 @@ mod tests {
             error.lines(),
             ["error: cannot apply: bad (InvalidArgument)", "  name: empty", "  policy.grace_period: longer than 24h"]
         );
+    }
+
+    #[test]
+    fn a_single_violation_is_not_said_twice() {
+        let details = ErrorDetails::with_bad_request_violation("name", "is empty");
+        let error = Error::rpc("apply", Status::with_error_details(Code::InvalidArgument, "name is empty", details));
+        assert_eq!(error.lines().len(), 1);
     }
 
     #[test]

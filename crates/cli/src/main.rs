@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let surroundings = Surroundings {
         scheduler: env::var("QUIESCE_SCHEDULER").ok().filter(|url| !url.is_empty()),
-        plain: is_set("NO_COLOR") || env::var_os("TERM").is_some_and(|term| term == "dumb"),
+        no_color: is_set("NO_COLOR"),
+        dumb: env::var_os("TERM").is_some_and(|term| term == "dumb"),
     };
     commands::run(cli, surroundings)
 }

@@ -159,7 +159,7 @@ struct Presenter<'a> {
 impl<'a> Presenter<'a> {
     fn new(session: &'a Session, watched: &Watched) -> Self {
         let manner = match (session.format, watched) {
-            (Format::Table, Watched::Request(_) | Watched::One(_)) if session.terminal.is_some() => {
+            (Format::Table, Watched::Request(_) | Watched::One(_)) if session.live => {
                 Manner::Live(Screen::new(session.color))
             }
             (Format::Table, _) => Manner::Lines,

@@ -174,6 +174,7 @@ async fn wrong_usage_exits_with_2() {
         &["get", "apps", "-o", "xml"],
         &["get", "apps", "db", "--filter", "x"],
         &["frobnicate"],
+        &["-o", "json", "agent", "--application", "db", "--cluster", "a", "--", "true"],
         &[],
     ] {
         let ran = quiesce("http://127.0.0.1:1", args).await;

@@ -262,22 +262,25 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = open.map_err(|source| OpenError::Io { path: path.clone(), source })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked(directory.to_owned())),
-        Err(errno) => return Err(OpenError::Io { path, source: errno.into() }),
+        Ok(()) => {
+            warn_if_open(directory);
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(directory.to_owned())),
+        Err(errno) => Err(OpenError::Io { path, source: errno.into() }),
     }
-    // The mode of a directory that was there before is its owner's decision, unless others could write to it.
-    let mode = fs::metadata(directory).map(|metadata| metadata.permissions().mode());
-    match mode {
-        Ok(mode) if mode & 0o022 != 0 => Err(OpenError::Io {
-            path: directory.to_owned(),
-            source: io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("mode {:o} lets other users write to it", mode & 0o777),
-            ),
-        }),
-        Ok(_) => Ok(file),
-        Err(source) => Err(OpenError::Io { path: directory.to_owned(), source }),
+}
+
+/// A directory that was there before is its owner's business, and the volumes of Kubernetes are open to everybody in the
+/// pod; but who can write here can lift a hold.
+fn warn_if_open(directory: &Path) {
+    match fs::metadata(directory) {
+        Ok(metadata) if metadata.permissions().mode() & 0o022 == 0 => {}
+        Ok(metadata) => {
+            let mode = format!("{:o}", metadata.permissions().mode() & 0o7777);
+            tracing::warn!(directory = %directory.display(), mode, "other users can write to the state directory");
+        }
+        Err(error) => tracing::warn!(directory = %directory.display(), %error, "cannot look at the state directory"),
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, WaitId, WaitIdOptions, getpgrp, getpid, set_child_subreaper, waitid},
+    process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +82,7 @@ pub(crate) fn reap_orphans() -> io::Result<usize> {
         Ok(None) | Err(Errno::CHILD) => return Ok(0),
         Err(error) => return Err(error.into()),
     }
-    let (me, group) = (own_pid(), own_group());
+    let (me, group) = (own_pid(), own_group()?);
     let mut reaped = 0;
     for entry in table::all()? {
         let orphan = entry.is_zombie() && entry.parent == me && entry.group != group && !register.contains(&entry.pid);
@@ -101,8 +101,10 @@ pub(crate) fn own_pid() -> i32 {
     getpid().as_raw_nonzero().get()
 }
 
-pub(crate) fn own_group() -> i32 {
-    getpgrp().as_raw_nonzero().get()
+/// Our own process group. 0 when its leader is outside of our pid namespace; so are the entries of all who are in it.
+pub(crate) fn own_group() -> io::Result<i32> {
+    let entry = table::entry(own_pid())?;
+    entry.map(|entry| entry.group).ok_or_else(|| io::Error::other("/proc does not show this process"))
 }
 
 fn wait(child: &Process, options: WaitIdOptions) -> io::Result<Option<Exit>> {

@@ -68,7 +68,7 @@ impl Scanner {
         let entries = table::all()?;
         let marks: Vec<Mark> = entries.iter().map(|entry| self.mark(entry)).collect();
         let group = self.group(&entries, &marks);
-        let (me, own_group) = (children::own_pid(), children::own_group());
+        let (me, own_group) = (children::own_pid(), children::own_group()?);
 
         let mut by_parent: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {

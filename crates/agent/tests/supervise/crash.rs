@@ -151,6 +151,21 @@ async fn a_run_of_another_boot_is_over() {
 }
 
 #[tokio::test]
+async fn a_run_of_another_container_is_graded_by_who_was_its_first_process() {
+    for (was_init, evidence) in [("true", Evidence::ProcessGone), ("false", Evidence::Claimed)] {
+        let ground = Ground::new();
+        killed_agent(&ground, APPLICATION).await;
+        let journal = ground.state().join("journal.json");
+        let here = fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
+        let text = fs::read_to_string(&journal).unwrap().replace(&here, "pid:[1]");
+        let text = text.replace("\"agent_was_init\": false", &format!("\"agent_was_init\": {was_init}"));
+        fs::write(&journal, text).unwrap();
+        let supervisor = ground.reopen(APPLICATION).await;
+        assert_eq!(now(&supervisor).end.unwrap().evidence, evidence);
+    }
+}
+
+#[tokio::test]
 async fn a_hold_that_came_before_the_crash_stands_after_it() {
     let ground = Ground::new();
     killed_agent(&ground, APPLICATION).await;

@@ -1,5 +1,7 @@
 //! The supervisor with real processes: shell scripts that behave and misbehave as real programs do.
 
+#![allow(clippy::unwrap_used, reason = "tests panic, so that the failing line is shown")]
+
 mod crash;
 mod ending;
 mod ground;

@@ -4,14 +4,48 @@
 //! what the end of an operation does to the registry. It decides nothing: what happens next is the business of
 //! [`quiesce_operation`]; how hooks are reached that of [`crate::hooks`]. It must not act before a commit has resolved.
 
+mod actor;
+mod change;
+mod completion;
+mod effects;
+mod health;
+mod recovery;
+mod relay;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quiesce_operation::{Caller, Moment, Operation, OperationId, PolicyOverrides, Refusal};
-use quiesce_store::{Batch, CommitError, Key, ReadError, Revision};
-
-use crate::secrets::CompletionToken;
 use quiesce_operation::report::StopResult;
+use quiesce_operation::{Caller, Moment, Operation, OperationId, PolicyOverrides, Refusal};
+use quiesce_runtime::backoff::Randomness;
+use quiesce_runtime::clock::Clock;
+use quiesce_runtime::drain;
+use quiesce_runtime::tasks::Tasks;
+use quiesce_store::{Batch, CommitError, Key, Revision, Store};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::hooks::Hooks;
+use crate::hooks::report::blot_out;
+use crate::records::{self, LoadError, OperationRecord};
+use crate::secrets::{CompletionToken, Secrets, ShutdownId};
+use actor::{Actor, Entry, Message};
+use completion::Verdict;
+pub use health::Gauges;
+use health::Health;
+pub use recovery::{Plan, RecoverError, Refused};
+
+/// Most messages that wait for one operation. Its own calls hand in one at a time each and wait when it is full, so
+/// this is about people: a command that finds it full is refused.
+const MAILBOX_MAX: usize = 256;
+/// Longest wait for the durable outcome of a command: longer than any healthy commit, shorter than callers' patience.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An operation as it is stored.
 #[derive(Debug, Clone)]
@@ -88,7 +122,7 @@ pub enum CommandError {
     NotDriven(OperationId),
     /// The store cannot be read.
     #[error("cannot read operation {0}")]
-    Read(OperationId, #[source] ReadError),
+    Load(OperationId, #[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why a result or wish that came beside the stream does not count.
@@ -125,20 +159,67 @@ pub struct Granted {
     pub remaining: Duration,
 }
 
+/// What the driver works with.
+pub struct Parts {
+    /// Where operations are.
+    pub store: Arc<dyn Store>,
+    /// What deadlines are measured on.
+    pub clock: Arc<dyn Clock>,
+    /// How hooks are reached.
+    pub hooks: Hooks,
+    /// Where tokens come from.
+    pub secrets: Arc<Secrets>,
+    /// Who owns the tasks.
+    pub tasks: Tasks,
+    /// When to rest.
+    pub drain: drain::Watch,
+    /// Where the jitter of repeated commits comes from.
+    pub randomness: Box<dyn Fn() -> Randomness + Send + Sync>,
+}
+
+/// What every operation's task works with.
+struct Context {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    hooks: Hooks,
+    secrets: Arc<Secrets>,
+    tasks: Tasks,
+    drain: drain::Watch,
+    randomness: Box<dyn Fn() -> Randomness + Send + Sync>,
+    health: Health,
+    /// The mailboxes of the open operations.
+    open: watch::Sender<BTreeMap<OperationId, mpsc::Sender<Message>>>,
+}
+
 /// The driver, for everybody else. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle {}
+pub struct Handle {
+    context: Arc<Context>,
+}
 
 impl Handle {
-    /// Takes up an operation that the caller has made durable; `revision` is that of its record.
+    /// A driver without operations. Those in the store are taken up by [`Handle::recover`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, clock, hooks, secrets, tasks, drain, randomness } = parts;
+        let open = watch::Sender::new(BTreeMap::new());
+        let health = Health::default();
+        Self { context: Arc::new(Context { store, clock, hooks, secrets, tasks, drain, randomness, health, open }) }
+    }
+
+    /// Takes up an operation that the caller has made durable; `revision` is that of its record. Taking it up twice is
+    /// harmless.
     pub async fn adopt(&self, operation: Operation, revision: Revision) {
-        unimplemented!()
+        self.take_up(Snapshot { operation, revision }, Entry::Accepted);
     }
 
     /// Carries out a command and answers when its outcome is durable. Bounded: after a time a command that could not
     /// be made durable is answered with [`CommandError::Stalled`].
     pub async fn command(&self, id: &OperationId, command: Command) -> Result<Snapshot, CommandError> {
-        unimplemented!()
+        let Some(mailbox) = self.mailbox(id) else { return self.command_closed(id, &command).await };
+        let (answer, outcome) = oneshot::channel();
+        post(&mailbox, id, Message::Command { command: Box::new(command), answer })?;
+        wait_for(id, outcome).await?
     }
 
     /// Takes a result that came beside the stream. The first of stream and call wins; the same result again is `Ok`.
@@ -146,9 +227,22 @@ impl Handle {
         &self,
         shutdown_id: &str,
         token: &CompletionToken,
-        result: StopResult,
+        mut result: StopResult,
     ) -> Result<(), CompletionError> {
-        unimplemented!()
+        blot_out(&mut result.message, token);
+        let ShutdownId { operation, attempt, instance } = self.check_token(shutdown_id, token)?;
+        let Some(mailbox) = self.mailbox(&operation) else {
+            let stored = self.load(&operation).await.map_err(CompletionError::of_closed)?;
+            return match completion::verdict(&stored.operation, &instance, attempt, &result) {
+                Verdict::Known => Ok(()),
+                Verdict::Refused(error) => Err(error),
+                Verdict::Counts(_) => Err(CompletionError::NotRecorded(CommandError::NotDriven(operation))),
+            };
+        };
+        let (answer, outcome) = oneshot::channel();
+        let message = Message::Complete { instance, attempt, result: Box::new(result), answer };
+        post(&mailbox, &operation, message).map_err(CompletionError::NotRecorded)?;
+        wait_for(&operation, outcome).await.map_err(CompletionError::NotRecorded)?
     }
 
     /// Asks for more time beside the stream: `wanted` is the total.
@@ -158,11 +252,134 @@ impl Handle {
         token: &CompletionToken,
         wanted: Duration,
     ) -> Result<Granted, CompletionError> {
-        unimplemented!()
+        let ShutdownId { operation, attempt, instance } = self.check_token(shutdown_id, token)?;
+        let Some(mailbox) = self.mailbox(&operation) else {
+            let stored = self.load(&operation).await.map_err(CompletionError::of_closed)?;
+            let now = Moment::from_millis(self.context.clock.now());
+            completion::granted(&stored.operation, &instance, attempt, now)?;
+            return Err(CompletionError::NotRecorded(CommandError::NotDriven(operation)));
+        };
+        let (answer, outcome) = oneshot::channel();
+        let message = Message::MoreTime { instance, attempt, wanted, answer };
+        post(&mailbox, &operation, message).map_err(CompletionError::NotRecorded)?;
+        wait_for(&operation, outcome).await.map_err(CompletionError::NotRecorded)?
     }
 
     /// Whether every open operation is being driven and its changes reach the store: part of readiness.
+    #[must_use]
     pub fn is_healthy(&self) -> bool {
-        unimplemented!()
+        self.context.health.is_good()
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.context.health.gauges(self.context.open.borrow().len())
+    }
+
+    /// Resolves when no operation is open.
+    pub async fn idle(&self) {
+        // The sender is borrowed from `self`, so it cannot be gone.
+        let Ok(_) = self.context.open.subscribe().wait_for(BTreeMap::is_empty).await else { return };
+    }
+
+    fn mailbox(&self, id: &OperationId) -> Option<mpsc::Sender<Message>> {
+        self.context.open.borrow().get(id).cloned()
+    }
+
+    fn take_up(&self, stored: Snapshot, entry: Entry) {
+        let id = stored.operation.id().clone();
+        let (outlet, mailbox) = mpsc::channel(MAILBOX_MAX);
+        let taken = self.context.open.send_if_modified(|open| {
+            let free = !open.contains_key(&id);
+            if free {
+                open.insert(id.clone(), outlet.clone());
+            }
+            free
+        });
+        if !taken {
+            warn!(operation.id = %id, "operation is driven already");
+            return;
+        }
+        let place = Place { context: Arc::clone(&self.context), id: id.clone() };
+        let actor = Actor::new(Arc::clone(&self.context), stored, outlet, mailbox);
+        self.context.tasks.spawn(format!("operation {id}"), async move {
+            let _place = place;
+            Box::pin(actor.run(entry)).await;
+        });
+    }
+
+    /// A command for an operation nobody drives: it is over, and says so; or it should be driven and is not.
+    async fn command_closed(&self, id: &OperationId, command: &Command) -> Result<Snapshot, CommandError> {
+        let stored = self.load(id).await?;
+        let mut copy = stored.operation.clone();
+        let step = actor::apply(&mut copy, Moment::from_millis(self.context.clock.now()), command)?;
+        if step.changed || !stored.operation.is_done() {
+            return Err(CommandError::NotDriven(id.clone()));
+        }
+        Ok(stored)
+    }
+
+    async fn load(&self, id: &OperationId) -> Result<Snapshot, CommandError> {
+        let loaded = records::load::<OperationRecord>(&*self.context.store, records::operation_key(id)).await;
+        match loaded {
+            Ok(Some(stored)) => Ok(Snapshot { operation: stored.record.0, revision: stored.revision }),
+            Ok(None) => Err(CommandError::NotFound(id.clone())),
+            Err(error) => Err(unreadable(id, error)),
+        }
+    }
+
+    fn check_token(&self, shutdown_id: &str, token: &CompletionToken) -> Result<ShutdownId, CompletionError> {
+        let id = ShutdownId::parse(shutdown_id).ok_or(CompletionError::NotFound)?;
+        let right = self.context.secrets.completion_token(&id).matches(token);
+        if right { Ok(id) } else { Err(CompletionError::TokenInvalid) }
+    }
+}
+
+fn unreadable(id: &OperationId, error: LoadError) -> CommandError {
+    CommandError::Load(id.clone(), Box::new(error))
+}
+
+fn post(mailbox: &mpsc::Sender<Message>, id: &OperationId, message: Message) -> Result<(), CommandError> {
+    mailbox.try_send(message).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => CommandError::Busy(id.clone()),
+        mpsc::error::TrySendError::Closed(_) => CommandError::NotDriven(id.clone()),
+    })
+}
+
+/// Waits for an answer of an operation's task, at most [`COMMAND_TIMEOUT`].
+async fn wait_for<T>(id: &OperationId, outcome: oneshot::Receiver<T>) -> Result<T, CommandError> {
+    match timeout(COMMAND_TIMEOUT, outcome).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        // The task ended with the message in its hands or in its mailbox: nobody knows how far it got.
+        Ok(Err(_)) | Err(_) => Err(CommandError::Stalled(id.clone())),
+    }
+}
+
+impl CompletionError {
+    fn of_closed(error: CommandError) -> Self {
+        match error {
+            CommandError::NotFound(_) => Self::NotFound,
+            CommandError::Refused(_)
+            | CommandError::Conflict(_)
+            | CommandError::Busy(_)
+            | CommandError::Stalled(_)
+            | CommandError::NotDriven(_)
+            | CommandError::Load(..) => Self::NotRecorded(error),
+        }
+    }
+}
+
+/// Takes the operation off the list of open ones when its task ends, however it ends.
+struct Place {
+    context: Arc<Context>,
+    id: OperationId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.context.open.send_modify(|open| {
+            open.remove(&self.id);
+        });
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod call;
 mod connection;
 mod presence;
+pub(crate) mod report;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use crate::records::{Connect, InstanceRecord};
 use crate::secrets::{HookToken, Secrets};
 use call::{Client, lost, protocol_error};
-pub(crate) use connection::limit_silence;
 pub use connection::Socket;
 use connection::{Connection, dial, reverse};
 pub use presence::{HookInfo, HookState, Presence};
@@ -176,8 +176,7 @@ impl Hooks {
     pub(crate) async fn attach(&self, name: &Name, socket: impl Socket) -> Result<(), AttachError> {
         let hook = self.find(&name.0, &name.1).ok_or(AttachError::NotExpected)?;
         let look = Arc::clone(&hook.look);
-        let connection =
-            reverse(socket, Arc::new(move || look.notify_one())).await.map_err(AttachError::Transport)?;
+        let connection = reverse(socket, Arc::new(move || look.notify_one())).await.map_err(AttachError::Transport)?;
         let greeted = Client::new(connection.channel.clone(), None).info(GREETING_TIMEOUT).await;
         let info = match greeted {
             Ok(info) if info.instance.is_empty() || info.instance == hook.resource_name() => info,
@@ -200,11 +199,7 @@ impl Hooks {
     }
 
     /// The hook, or the error a call of it would end with.
-    pub(crate) fn expect(
-        &self,
-        application: &ApplicationId,
-        instance: &InstanceId,
-    ) -> Result<Arc<Hook>, CallError> {
+    pub(crate) fn expect(&self, application: &ApplicationId, instance: &InstanceId) -> Result<Arc<Hook>, CallError> {
         self.find(application, instance).ok_or_else(|| lost("the instance is not registered"))
     }
 }
@@ -278,7 +273,7 @@ impl Hook {
             Ok(answer) => {
                 probe.ready = answer.ok;
                 let findings = answer.findings.into_iter().take(FINDINGS_MAX);
-                probe.findings.extend(findings.map(|finding| wire::message(&finding, "")));
+                probe.findings.extend(findings.map(|finding| wire::message(&finding)));
                 Ok(probe)
             }
             // Announced and not there: then it is as if it had not been announced.

@@ -40,7 +40,8 @@ pub fn system_entropy() -> Entropy {
         let mut filled = 0;
         while filled < buffer.len() {
             let flags = rustix::rand::GetRandomFlags::empty();
-            filled += rustix::rand::getrandom(&mut buffer[filled..], flags).map_err(|errno| EntropyError(errno.into()))?;
+            filled +=
+                rustix::rand::getrandom(&mut buffer[filled..], flags).map_err(|errno| EntropyError(errno.into()))?;
         }
         Ok(())
     })
@@ -257,7 +258,8 @@ mod tests {
     #[test]
     fn shutdown_ids_come_back_from_their_text_and_nothing_else_does() {
         assert_eq!(id("op-1.12.db-0.zone").instance.as_str(), "db-0.zone");
-        for bad in ["", "op-1", "op-1.1", "op-1.1.", "op-1.01.db", "op-1.+1.db", "op-1.-1.db", "op-1.4294967296.db", "1.1.db"]
+        for bad in
+            ["", "op-1", "op-1.1", "op-1.1.", "op-1.01.db", "op-1.+1.db", "op-1.-1.db", "op-1.4294967296.db", "1.1.db"]
         {
             assert_eq!(ShutdownId::parse(bad), None, "{bad}");
         }

@@ -13,8 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
-use super::HookInfo;
-use super::wire;
+use super::{HookInfo, wire};
 use crate::secrets::HookToken;
 
 /// Largest message taken from a hook; the contract's own limit.
@@ -45,7 +44,7 @@ impl Client {
     pub(crate) async fn info(&mut self, limit: Duration) -> Result<HookInfo, CallError> {
         let request = self.request(v1::GetHookInfoRequest {});
         let answer = within(limit, self.inner.get_hook_info(request)).await?;
-        Ok(wire::hook_info(answer.info.unwrap_or_default()))
+        Ok(wire::hook_info(&answer.info.unwrap_or_default()))
     }
 
     /// Asks whether a shutdown would work.
@@ -134,10 +133,7 @@ impl Client {
 }
 
 /// Waits for an answer, at most `limit`; not to have got one in time reads like a lost connection.
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, CallError> {
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CallError> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map(Response::into_inner).map_err(|status| read_status(&status)),
         Err(_elapsed) => Err(lost(format!("no answer within {limit:?}"))),
@@ -183,7 +179,7 @@ pub(crate) fn read_status(status: &Status) -> CallError {
         ("", message) => message.to_owned(),
         (reason, message) => format!("{reason}: {message}"),
     };
-    CallError { class, grpc_code: code_name(status.code()).to_owned(), message: wire::message(&message, "") }
+    CallError { class, grpc_code: code_name(status.code()).to_owned(), message: wire::message(&message) }
 }
 
 /// The name of a gRPC code as the contract writes it.

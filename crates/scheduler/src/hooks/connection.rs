@@ -70,7 +70,9 @@ pub(super) async fn reverse(
     let once = Mutex::new(Some(TokioIo::new(Watched::new(socket, closed.clone(), on_end))));
     let connector = service_fn(move |_authority| {
         let socket = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-        std::future::ready(socket.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the agent has to dial in")))
+        std::future::ready(
+            socket.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the agent has to dial in")),
+        )
     });
     let channel = settings().connect_timeout(CONNECT_TIMEOUT).connect_with_connector(connector).await?;
     Ok(Connection { channel, closed })
@@ -91,7 +93,7 @@ async fn connect(address: &str) -> io::Result<Box<dyn Socket>> {
 }
 
 /// Sets [`TCP_USER_TIMEOUT`] on a socket.
-pub(crate) fn limit_silence(stream: &TcpStream) -> io::Result<()> {
+fn limit_silence(stream: &TcpStream) -> io::Result<()> {
     let millis = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?;
     Ok(())

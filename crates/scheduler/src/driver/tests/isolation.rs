@@ -1,0 +1,53 @@
+//! A slow, dead or hostile hook delays nobody else (I7).
+
+use quiesce_operation::{Kind, Placement, StateName};
+use quiesce_protocol::v1::stop_result::Outcome;
+use quiesce_protocol::v1::{Evidence, ShutdownPhase, ShutdownStatus};
+use quiesce_testkit::hook::{Act, Script};
+use tokio::net::TcpListener;
+
+use super::world::{SOURCE, World, hasty, hook};
+use crate::records::Connect;
+
+#[tokio::test]
+async fn a_dead_hook_delays_no_other_operation() {
+    let world = World::new().await;
+    // Takes connections and never says a word on them.
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register_at("a", SOURCE, Connect::Listen { endpoint: dead.local_addr().unwrap().to_string() }).await;
+    let stuck = world.delete(quiesce_operation::Policy::built_in()).await;
+    world.until_state(&stuck, StateName::Preparing).await;
+    world.forget("a").await;
+    let (_hook, listening) = hook(Script::default()).await;
+    world.register("b", SOURCE, &listening).await;
+    let id = world.begin("op-2", Kind::Delete, Placement::External { require_confirmation: false }, hasty()).await;
+    world.end(&id, StateName::Succeeded).await;
+    assert_eq!(world.operation(&stuck).await.state(), StateName::Preparing);
+}
+
+#[tokio::test]
+async fn a_flood_of_reports_becomes_a_trickle_and_the_result_gets_through() {
+    let world = World::new().await;
+    let acts = vec![
+        Act::Report(ShutdownPhase::Stopping),
+        Act::Flood(2_000),
+        Act::Result(Outcome::Stopped, Evidence::GroupEmpty),
+    ];
+    let (_hook, listening) = hook(Script::of([acts])).await;
+    world.register("a", SOURCE, &listening).await;
+    let id = world.delete(hasty()).await;
+    world.end(&id, StateName::Succeeded).await;
+    let revision = world.store.durable().borrow().as_u64();
+    assert!(revision < 200, "two thousand reports without news are not worth {revision} writes");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_the_call_and_nothing_else() {
+    let world = World::new().await;
+    let huge = ShutdownStatus { sequence: 2, phase: 3, message: "x".repeat(5 << 20), ..Default::default() };
+    let (_hook, listening) =
+        hook(Script::of([vec![Act::Report(ShutdownPhase::Accepted), Act::Raw(Box::new(huge))]])).await;
+    world.register("a", SOURCE, &listening).await;
+    let id = world.delete(hasty()).await;
+    world.end(&id, StateName::Degraded).await;
+}

@@ -1,0 +1,119 @@
+//! Presence: whether a hook answers, and what it last said about itself.
+//!
+//! One watcher for each registered instance. It asks regularly, and at once when there is a reason to: a registration,
+//! an attached connection, a connection that broke. Reports of a running shutdown count as signs of life as well.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use quiesce_operation::Moment;
+use quiesce_operation::report::{AppState, Capabilities};
+use tokio::time::timeout;
+
+use super::{Hook, Inner};
+
+/// How often a hook that answers is asked: a hook that died shows within this time and [`ANSWER_TIMEOUT`].
+const INTERVAL: Duration = Duration::from_secs(10);
+/// How often one that does not answer is asked. It registers when it comes back; this is for hooks that do not.
+const INTERVAL_ABSENT: Duration = Duration::from_secs(30);
+/// Longest wait for a sign of life.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest time between two questions, whatever the reasons: a connection that breaks as soon as it stands must not
+/// become a loop.
+const INTERVAL_MIN: Duration = Duration::from_millis(200);
+
+/// What the scheduler knows of the hook of an instance.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Presence {
+    /// Whether it answers.
+    pub state: HookState,
+    /// Its last answer to GetHookInfo, however old.
+    pub info: Option<HookInfo>,
+    /// When it last proved to be alive.
+    pub last_seen: Option<Moment>,
+    /// Whether a connection stands: attached, or dialled with the last call gone through.
+    pub connected: bool,
+}
+
+/// Whether a hook answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum HookState {
+    /// Not asked yet.
+    #[default]
+    Unknown,
+    /// It answers and could stop the application.
+    Ready,
+    /// It answers and says it could not.
+    NotReady,
+    /// It does not answer.
+    Unreachable,
+}
+
+/// What a hook says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HookInfo {
+    /// The resource name of the instance it serves; empty: it does not know.
+    pub instance: String,
+    /// Name of the implementation.
+    pub implementation: String,
+    /// Its version.
+    pub implementation_version: String,
+    /// Version of the protocol.
+    pub protocol_version: String,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Whether it could stop the application now.
+    pub ready: bool,
+    /// Why not.
+    pub not_ready_reason: String,
+    /// Whether the application runs.
+    pub app_state: AppState,
+    /// When the running application was started, by the clock of the agent.
+    pub app_start_time: Option<SystemTime>,
+    /// The highest epoch it has seen.
+    pub epoch: u64,
+    /// What the application last said of itself.
+    pub app_message: String,
+}
+
+impl Presence {
+    pub(super) fn heard(&mut self, now: Moment, info: Option<HookInfo>) {
+        self.last_seen = Some(now);
+        self.connected = true;
+        self.info = info.or(self.info.take());
+        let ready = self.info.as_ref().is_none_or(|info| info.ready);
+        self.state = if ready { HookState::Ready } else { HookState::NotReady };
+    }
+
+    pub(super) fn missed(&mut self) {
+        self.state = HookState::Unreachable;
+        self.connected = false;
+    }
+}
+
+/// Watches one hook until it is forgotten or nobody needs hooks any more.
+pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
+    while !hook.forgotten.is_cancelled() {
+        {
+            let Some(inner) = inner.upgrade() else { return };
+            hook.detach_if_gone();
+            if hook.is_detached() {
+                hook.missed();
+            } else if let Ok(_permit) = inner.signs_of_life.acquire().await {
+                tokio::select! {
+                    () = hook.forgotten.cancelled() => return,
+                    // The outcome is written down by the call itself.
+                    _answer = hook.info(ANSWER_TIMEOUT) => {}
+                }
+            }
+        }
+        let absent = hook.presence.borrow().state == HookState::Unreachable;
+        let pause = if absent { INTERVAL_ABSENT } else { INTERVAL };
+        tokio::time::sleep(INTERVAL_MIN).await;
+        tokio::select! {
+            () = hook.forgotten.cancelled() => return,
+            // Either there is a reason to look, or it is time to.
+            _due = timeout(pause, hook.look.notified()) => {}
+        }
+    }
+}

@@ -18,6 +18,7 @@
 //! application lives on; the next [`Supervisor::open`] on the same state directory finds it again.
 
 mod check;
+mod hearing;
 mod keeper;
 mod members;
 mod run;

@@ -1,7 +1,8 @@
 //! The one task that owns a supervised application.
 //!
 //! Owns the run, the hold, the notify socket, the published status. Everything that happens comes through [`Event`], one
-//! at a time, and is written to the journal before it is done. How it is told to stop stands in `stopping`.
+//! at a time, and is written to the journal before it is done. How it is told to stop stands in `stopping`, what
+//! it says of itself in `hearing`.
 
 use std::{
     convert::Infallible,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use quiesce_runtime::clock::{Kernel, Source};
 use tokio::{
     select,
@@ -19,11 +20,12 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
     Config, OpenError, Order, check,
+    hearing::receive,
     run::{self, Found, Leader, LiveRun},
 };
 use crate::{
@@ -40,12 +42,7 @@ use crate::{
         membership::{MARKER, Scanner},
         signal::Signal,
     },
-    readiness::Probe,
 };
-
-/// Messages taken from the notify socket when a process ends, so that its last words are not lost; whoever sent more in
-/// the moment of its end has had its say.
-const LAST_WORDS_MAX: usize = 64;
 
 /// Rounds of looking and killing within one order: each finds the children of the one before. What is left after them
 /// is killed at the rescans.
@@ -55,7 +52,7 @@ pub(super) struct Keeper {
     pub(super) config: Config,
     pub(super) journal: Journal,
     hold_file: HoldFile,
-    socket: Option<NotifySocket>,
+    pub(super) socket: Option<NotifySocket>,
     orders: mpsc::Receiver<Order>,
     child_signal: tokio::signal::unix::Signal,
     is_subreaper: bool,
@@ -451,69 +448,6 @@ impl Keeper {
         self.present = AppStatus { epoch, start_time, said, stopping, hold, end: Some(end), ..AppStatus::default() };
     }
 
-    async fn hear(&mut self, message: io::Result<(i32, Notice)>) {
-        let (pid, notice) = match message {
-            Ok(message) => message,
-            Err(error) => {
-                // A broken socket would be readable for ever.
-                warn!(%error, "the notify socket broke: the application cannot speak any more");
-                self.socket = None;
-                return;
-            }
-        };
-        let Some(run) = &mut self.run else { return };
-        if !run.recognizes(pid) {
-            return debug!(process.pid = pid, "ignored a notification from a process that is not of the application");
-        }
-        run.has_spoken = true;
-        run.main = notice.main_pid.and_then(|pid| run.members.contains_pid(pid)).or(run.main);
-        if let Some(status) = notice.status {
-            self.present.said = Some(status).filter(|status| !status.is_empty());
-        }
-        if let Some(errno) = notice.errno {
-            let error = io::Error::from_raw_os_error(errno);
-            self.present.said = Some(format!("failed: {error}"));
-        }
-        self.present.stopping |= notice.stopping;
-        if let Some(extend) = notice.extend {
-            self.present.extend_until = std::time::Instant::now().checked_add(extend);
-        }
-        if notice.ready {
-            self.on_ready(Ready::Notified).await;
-        }
-    }
-
-    async fn hear_last_words(&mut self) {
-        for _ in 0..LAST_WORDS_MAX {
-            let Some(message) = receive(self.socket.as_ref()).now_or_never() else { return };
-            self.hear(message).await;
-        }
-    }
-
-    async fn on_proof(&mut self, ready: Ready) {
-        let Some(run) = &mut self.run else { return };
-        run.readiness = Box::pin(std::future::pending());
-        // Who speaks of itself will also say when it is ready.
-        if !(self.config.ready == Probe::Auto && run.has_spoken) {
-            self.on_ready(ready).await;
-        }
-    }
-
-    async fn on_ready(&mut self, ready: Ready) {
-        let Some(run) = &mut self.run else { return };
-        if run.record.ready.is_some() {
-            return;
-        }
-        info!(epoch = run.record.epoch, proof = ?ready, "the application is ready");
-        run.readiness = Box::pin(std::future::pending());
-        if let Err(error) = self.record(|record| record.ready = Some(ready)).await {
-            warn!(error = &error as &dyn std::error::Error, "cannot record that the application is ready");
-            if let Some(run) = &mut self.run {
-                run.record.ready = Some(ready);
-            }
-        }
-    }
-
     async fn on_deadline(&mut self) {
         let now = Instant::now();
         let Some(run) = &mut self.run else { return };
@@ -566,14 +500,7 @@ impl Keeper {
     }
 }
 
-async fn receive(socket: Option<&NotifySocket>) -> io::Result<(i32, Notice)> {
-    match socket {
-        Some(socket) => socket.receive().await,
-        None => never().await,
-    }
-}
-
-async fn never<T>() -> T {
+pub(super) async fn never<T>() -> T {
     match std::future::pending::<Infallible>().await {}
 }
 

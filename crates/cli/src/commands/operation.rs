@@ -10,7 +10,7 @@ use tonic::Status;
 use super::{Ending, Session, get, note, policy, request};
 use crate::args::{CancelArgs, ConfirmArgs, ExtendArgs, Format, RetryArgs};
 use crate::error::Error;
-use crate::live::verdict;
+use crate::live::{verdict, view};
 use crate::name;
 use crate::output::json::Document;
 use crate::output::text::{self, Line};
@@ -65,11 +65,15 @@ pub(super) async fn extend(session: &Session, args: ExtendArgs) -> Result<Ending
     stands(session, &what, answer.operation)
 }
 
-/// The grace period in force: that of the policy, and what has been granted on top of it to any instance.
+/// The grace period in force: that of the policy, or of the instance that was granted most. What was granted is not taken
+/// from `extension`: an earlier extension by an operator counts there and in the policy.
 fn present_total(operation: &Operation) -> Duration {
-    let grace = operation.policy.as_ref().and_then(|policy| text::duration(policy.grace_period.as_ref()));
-    let extension = operation.instances.iter().filter_map(|instance| text::duration(instance.extension.as_ref())).max();
-    grace.unwrap_or_default() + extension.unwrap_or_default()
+    let policy = operation.policy.as_ref().and_then(|policy| text::duration(policy.grace_period.as_ref()));
+    let running = operation.instances.iter().filter(|instance| !view::is_over(instance)).filter_map(|instance| {
+        let begin = text::time(instance.accept_time.as_ref())?;
+        text::time(instance.deadline_time.as_ref())?.duration_since(begin).ok()
+    });
+    running.chain(policy).max().unwrap_or_default()
 }
 
 fn stands(session: &Session, what: &str, operation: Option<Operation>) -> Result<Ending, Error> {
@@ -92,14 +96,23 @@ mod tests {
     use quiesce_protocol::v1::{InstanceShutdown, ShutdownPolicy};
 
     #[test]
-    fn what_was_granted_before_counts_as_present() {
+    fn what_was_granted_before_counts_once() {
         let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-        let instance = |extension| InstanceShutdown { extension, ..InstanceShutdown::default() };
-        let operation = Operation {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let instance = |deadline, verified| InstanceShutdown {
+            accept_time: at(100),
+            deadline_time: at(deadline),
+            extension: seconds(30),
+            verified,
+            ..InstanceShutdown::default()
+        };
+        let mut operation = Operation {
             policy: Some(ShutdownPolicy { grace_period: seconds(60), ..ShutdownPolicy::default() }),
-            instances: vec![instance(None), instance(seconds(30)), instance(seconds(10))],
+            instances: vec![InstanceShutdown::default(), instance(190, false), instance(999, true)],
             ..Operation::default()
         };
         assert_eq!(present_total(&operation), Duration::from_secs(90));
+        operation.instances.clear();
+        assert_eq!(present_total(&operation), Duration::from_secs(60));
     }
 }

@@ -44,7 +44,15 @@ pub(crate) fn line(event: &OperationEvent) -> Option<Line> {
     let style = match kind {
         Type::Timeout | Type::AttemptFailed | Type::ExtensionDenied | Type::Override => Style::Warning,
         Type::StateChanged => operation.map_or(Style::Plain, |operation| words::operation_style(operation.state)),
-        _ => Style::Plain,
+        Type::Unspecified
+        | Type::Snapshot
+        | Type::Created
+        | Type::Progress
+        | Type::DeadlineExtended
+        | Type::InstanceStopped
+        | Type::Bookmark
+        | Type::InstanceStarting
+        | Type::InstanceReady => Style::Plain,
     };
     Some(
         Line::new(text::stamp(event.event_time.as_ref()), Style::Dim)

@@ -159,7 +159,8 @@ fn shutdowns(model: &Model, at: Instant) -> Table {
     table
 }
 
-fn is_over(instance: &InstanceShutdown) -> bool {
+/// Whether its attempt is over, whatever came out of it.
+pub(crate) fn is_over(instance: &InstanceShutdown) -> bool {
     instance.verified || instance.status.as_ref().is_some_and(|status| status.phase >= ShutdownPhase::Stopped.into())
 }
 

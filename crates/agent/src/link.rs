@@ -51,7 +51,7 @@ pub(crate) enum Listener {
 /// Why the hook cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
-pub struct BindError {
+pub(crate) struct BindError {
     address: String,
     #[source]
     source: io::Error,
@@ -202,7 +202,9 @@ impl Link {
         match error.class() {
             Class::Pause | Class::Register => warn!(error = text, "trying again"),
             Class::Deleted => warn!(error = text, "the application was deleted"),
-            Class::Never => error!(error = text, "the scheduler refuses this agent; trying again will not help by itself"),
+            Class::Never => {
+                error!(error = text, "the scheduler refuses this agent; trying again will not help by itself")
+            }
         }
     }
 

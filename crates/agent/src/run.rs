@@ -224,13 +224,8 @@ fn spawn_link(
 ) -> watch::Receiver<Standing> {
     let (standing, receiver) = watch::channel(Standing::Waiting("not asked yet".to_owned()));
     let hold = drain.hold();
-    let link = Link {
-        gateway: gateway.clone(),
-        hook: hook.clone(),
-        registration: registration.clone(),
-        standing,
-        drain,
-    };
+    let link =
+        Link { gateway: gateway.clone(), hook: hook.clone(), registration: registration.clone(), standing, drain };
     tasks.spawn("link to the scheduler", async move {
         match listener {
             Some(listener) => link.listen(listener).await,
@@ -250,8 +245,10 @@ fn drain_by(command: crate::process::helper::CommandLine) -> Drain {
                 ("QUIESCE_OPERATION".to_owned(), order.operation),
                 ("QUIESCE_KIND".to_owned(), order.kind.to_string()),
             ];
-            variables.extend(order.grace.map(|grace| ("QUIESCE_GRACE_SECONDS".to_owned(), grace.as_secs().to_string())));
-            let helper = Helper::spawn(&command, &variables).map_err(|error| format!("cannot run {command}: {error}"))?;
+            variables
+                .extend(order.grace.map(|grace| ("QUIESCE_GRACE_SECONDS".to_owned(), grace.as_secs().to_string())));
+            let helper =
+                Helper::spawn(&command, &variables).map_err(|error| format!("cannot run {command}: {error}"))?;
             match helper.wait(None).await {
                 Ok(Some(exit)) if exit.code == Some(0) => Ok(()),
                 Ok(Some(exit)) => Err(match (exit.code, exit.signal) {
@@ -420,7 +417,7 @@ impl Life {
         info!(
             exit_code = end.exit_code,
             exit_signal = end.exit_signal,
-            message = end.message,
+            how = end.message,
             "the application has ended outside of any operation"
         );
         if status.epoch == 0 || *self.standing.borrow() != Standing::Registered {

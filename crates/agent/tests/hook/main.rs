@@ -1,0 +1,9 @@
+//! The rules of `ShutdownHook`, checked through a real client on a real socket against an application that does what a
+//! test tells it. The ids in the comments are those of the conformance suite.
+
+mod scripted;
+mod starting;
+mod stopping;
+mod surviving;
+mod transport;
+mod world;

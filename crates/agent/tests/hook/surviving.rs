@@ -1,0 +1,96 @@
+//! A restart of the program in the middle: the application lives on, the hook comes back.
+
+use std::fs;
+
+use quiesce_agent::application::Application;
+use quiesce_protocol::v1::stop_result::Outcome;
+use quiesce_protocol::v1::{self, ShutdownPhase};
+
+use crate::scripted::{Manner, Scripted};
+use crate::world::{TOKEN, World, outcome, request};
+
+// R13
+#[tokio::test]
+async fn a_shutdown_is_joined_after_a_restart_and_nobody_is_told_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = Scripted::running(Manner::Waits);
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let seen = reports.until_phase(ShutdownPhase::Stopping).await.sequence;
+    drop(reports);
+    world.crash().await;
+
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let joined = reports.next().await.unwrap().unwrap();
+    assert!(joined.sequence > seen && joined.phase() == ShutdownPhase::Stopping, "{joined:?}");
+    app.exit(0);
+    let last = reports.last().await;
+    assert_eq!((outcome(&last), last.completion_token.as_str(), app.stops()), (Outcome::Stopped, TOKEN, 1));
+}
+
+#[tokio::test]
+async fn a_shutdown_goes_on_after_a_restart_without_being_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = Scripted::running(Manner::Waits);
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    world.shutdown(request("s1")).await.unwrap().until_phase(ShutdownPhase::Stopping).await;
+    world.crash().await;
+    app.exit(0);
+
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    world.hook.view().wait_for(|view| !view.stopping).await.unwrap();
+    assert_eq!(outcome(&world.stop(request("s1")).await), Outcome::Stopped);
+}
+
+// R14
+#[tokio::test]
+async fn the_final_report_survives_and_the_token_is_not_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = Scripted::running(Manner::Quick);
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    let last = world.stop(request("s1")).await;
+    world.crash().await;
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(!text.contains(TOKEN), "{text}");
+    }
+
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    let get = v1::GetShutdownRequest { shutdown_id: "s1".to_owned() };
+    let status = world.client.clone().get_shutdown(get).await.unwrap().into_inner().status.unwrap();
+    assert!(status.completion_token.is_empty(), "nobody has brought the token yet");
+    assert_eq!(world.stop(request("s1")).await, last);
+    assert_eq!(app.stops(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_the_one_is_not_sent_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = Scripted::running(Manner::Quick);
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    world.stop(request("s1")).await;
+    world.crash().await;
+
+    let world = World::in_directory(app, directory.path()).await;
+    let wrong = v1::ShutdownRequest { completion_token: "qct1.wrong".to_owned(), ..request("s1") };
+    let mut stream = world.client.clone().shutdown(wrong).await.unwrap().into_inner();
+    let status = stream.message().await.unwrap().unwrap().status.unwrap();
+    assert!(status.result.is_some() && status.completion_token.is_empty());
+}
+
+#[tokio::test]
+async fn an_epoch_used_up_stays_used_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = Scripted::stopped();
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    world.stop(v1::ShutdownRequest { epoch: 6, ..request("s1") }).await;
+    world.crash().await;
+
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    assert_eq!(app.status().borrow().epoch, 0);
+    let info = world.client.clone().get_hook_info(v1::GetHookInfoRequest {}).await.unwrap().into_inner().info.unwrap();
+    assert_eq!(info.epoch, 6);
+    let start = v1::StartApplicationRequest { epoch: 6, ..Default::default() };
+    assert!(world.client.clone().start_application(start).await.is_err());
+}

@@ -133,7 +133,7 @@ pub struct AppStatus {
     pub processes: u32,
     /// What a person should know about the present state, such as processes that outlive the first one.
     pub message: String,
-    /// How the last run ended; `None` while one runs and before the first.
+    /// How the last run ended; `None` while one runs, before the first, and after a start that could not be executed.
     pub end: Option<End>,
     /// What keeps the application from being started; also set while it still runs.
     pub hold: Option<Hold>,

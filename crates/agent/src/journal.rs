@@ -1,9 +1,8 @@
-//! What the agent must not forget: who it is, the highest epoch it has seen, the run it started, the shutdown it is in.
+//! What the supervisor must not forget: which agent this is, the highest epoch it has seen, the run it started.
 //!
-//! Owns the state directory: one agent at a time works with it (a lock), and the file `journal.json` in it. Both sides
-//! of the agent write here, each its own part: the supervisor the epochs and the run, the hook server the shutdown. A
-//! journal that cannot be read is an error and never silently begun anew: beginning anew would forget an epoch, and with
-//! it that another copy may run.
+//! Owns the state directory: one agent at a time works with it (a lock), and the file `journal.json` in it. What the hook
+//! server must not forget stands in a file of its own beside it. A journal that cannot be read is an error and never
+//! silently begun anew: beginning anew would forget an epoch, and with it that another copy may run.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -22,7 +21,6 @@ use crate::{
     process::{Identity, boot::BootTime, children::Exit},
 };
 
-mod hex;
 #[cfg(test)]
 mod tests;
 
@@ -33,10 +31,10 @@ const FORMAT: u32 = 1;
 /// can list nothing, and every file is for the owner alone.
 const DIRECTORY_MODE: u32 = 0o711;
 
-/// A journal holds one run and one shutdown; a file larger than this is something else.
+/// A journal holds one run; a file larger than this is something else.
 const SIZE_MAX: u64 = 1 << 20;
 
-/// Everything the agent must not forget.
+/// Everything the supervisor must not forget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     format: u32,
@@ -48,8 +46,6 @@ pub struct Contents {
     pub revoked: u64,
     /// The running or last run.
     pub(crate) run: Option<Run>,
-    /// The running or last shutdown. Belongs to the hook server.
-    pub shutdown: Option<ShutdownRecord>,
 }
 
 /// One life of the application, from a start to the end of its last process.
@@ -86,44 +82,6 @@ pub(crate) struct Told {
     pub(crate) rung: usize,
     /// With the first process gone, the others were told at this step.
     pub(crate) rest: bool,
-}
-
-/// One shutdown, as the hook server has to know it after a crash.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShutdownRecord {
-    /// Its name.
-    pub shutdown_id: String,
-    /// The operation it is for.
-    pub operation: String,
-    /// The attempt of that operation.
-    pub attempt: u32,
-    /// The epoch it stops.
-    pub epoch: u64,
-    /// When it was accepted: the beginning of the grace period.
-    pub accepted: BootTime,
-    /// The granted grace period in milliseconds, extensions included; `None`: no limit.
-    pub grace_ms: Option<u64>,
-    /// Sequence number of the last report that may have been sent.
-    pub sequence: i32,
-    /// Whether [`stop`](crate::application::Application::stop) was called for it: the point of no return.
-    pub signalled: bool,
-    /// The final report, encoded by the hook server; empty before the end.
-    #[serde(with = "hex")]
-    pub report: Vec<u8>,
-}
-
-/// Without the report: it holds the completion token.
-impl std::fmt::Debug for ShutdownRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShutdownRecord")
-            .field("shutdown_id", &self.shutdown_id)
-            .field("operation", &self.operation)
-            .field("attempt", &self.attempt)
-            .field("epoch", &self.epoch)
-            .field("sequence", &self.sequence)
-            .field("signalled", &self.signalled)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The state directory of one agent, locked. Clones share it.
@@ -248,7 +206,7 @@ impl Journal {
 impl Contents {
     fn new() -> Self {
         let agent_id = uuid::Uuid::new_v4().to_string();
-        Self { format: FORMAT, agent_id, epoch: 0, revoked: 0, run: None, shutdown: None }
+        Self { format: FORMAT, agent_id, epoch: 0, revoked: 0, run: None }
     }
 
     /// Whether the highest epoch seen is still permission to run: for a restart without asking anybody.

@@ -4,7 +4,7 @@
 //! anything is believed about it, and every signal goes through that pidfd. Knows nothing of applications, epochs or
 //! operations.
 
-pub mod boot;
+pub(crate) mod boot;
 pub(crate) mod children;
 pub mod helper;
 pub(crate) mod membership;

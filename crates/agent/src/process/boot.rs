@@ -13,21 +13,21 @@ use serde::{Deserialize, Serialize};
 
 /// A moment, comparable as long as the machine is not restarted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BootTime {
+pub(crate) struct BootTime {
     /// Which boot.
-    pub boot_id: String,
+    pub(crate) boot_id: String,
     /// Milliseconds since that boot.
-    pub ms: u64,
+    pub(crate) ms: u64,
 }
 
 impl BootTime {
     /// This moment.
-    pub fn now() -> io::Result<Self> {
+    pub(crate) fn now() -> io::Result<Self> {
         Ok(Self { boot_id: Kernel.boot_id()?, ms: Kernel.boottime_ms() })
     }
 
     /// How long ago it was; `None` when the machine was restarted since.
-    pub fn elapsed(&self) -> io::Result<Option<Duration>> {
+    pub(crate) fn elapsed(&self) -> io::Result<Option<Duration>> {
         let now = Self::now()?;
         Ok((now.boot_id == self.boot_id).then(|| Duration::from_millis(now.ms.saturating_sub(self.ms))))
     }

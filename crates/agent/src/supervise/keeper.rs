@@ -323,8 +323,11 @@ impl Keeper {
             Err(source) => {
                 let command = self.config.command[0].to_string_lossy().into_owned();
                 let why = format!("was never started: cannot execute {command}: {source}");
-                let end = run::end(&record, Evidence::GroupEmpty, &self.config.success, Some(why));
+                let end = run::end(&record, Evidence::GroupEmpty, &self.config.success, Some(why.clone()));
                 self.over(record, end).await;
+                // What never ran has not ended. Only the journal keeps it, lest the next life look for it.
+                self.present.end = None;
+                self.present.message = why;
                 return Err(StartError::Spawn { command, source });
             }
         };

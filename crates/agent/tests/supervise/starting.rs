@@ -138,8 +138,9 @@ async fn a_command_that_cannot_be_executed_uses_up_its_epoch_and_leaves_nothing(
     let ground = Ground::new();
     let supervisor = ground.open(Config::new(vec!["/nowhere/program".into()])).await;
     assert!(matches!(start(&supervisor, 1).await, Err(StartError::Spawn { .. })));
-    let end = now(&supervisor).end.unwrap();
-    assert!(end.message.contains("cannot execute /nowhere/program"), "{}", end.message);
+    let status = now(&supervisor);
+    assert_eq!((status.state, status.end), (AppState::Stopped, None), "what never ran has not ended");
+    assert!(status.message.contains("cannot execute /nowhere/program"), "{}", status.message);
     assert!(matches!(start(&supervisor, 1).await, Err(StartError::Outdated { .. })));
 }
 

@@ -1,14 +1,14 @@
 //! The only bridge between the wire (`quiesce-protocol`) and the domain (`quiesce-operation` and the records).
 //!
-//! Reading follows the contract's careful readings of unknown values; what a *request* may not hold is refused in
-//! [`crate::validate`] before it gets here. Writing leaves out secrets. Nothing here decides anything.
+//! What a *request* may not hold is refused in [`crate::validate`] before it gets here; what hooks say is read in
+//! [`crate::hooks::wire`]. Writing leaves out secrets. Nothing here decides anything.
 
 pub(crate) mod operation;
 pub(crate) mod policy;
 pub(crate) mod report;
 pub(crate) mod resource;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use quiesce_operation::{ApplicationId, InstanceId, Moment, OperationId};
 use quiesce_runtime::clock::Clock;
@@ -42,17 +42,6 @@ pub(crate) fn now(clock: &dyn Clock) -> Moment {
 /// largest the wire knows says "very long".
 pub(crate) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
-}
-
-/// A duration somebody reported; a negative one says nothing.
-pub(crate) fn reported_duration(duration: Option<&prost_types::Duration>) -> Option<Duration> {
-    duration.and_then(|duration| Duration::try_from(*duration).ok())
-}
-
-/// Milliseconds since 1970 of a timestamp somebody reported; before 1970 it says nothing.
-pub(crate) fn reported_millis(time: Option<&prost_types::Timestamp>) -> Option<u64> {
-    let time = SystemTime::try_from(*time?).ok()?;
-    u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 fn millis_to_wire(millis: u64) -> prost_types::Timestamp {

@@ -12,4 +12,31 @@
 //! - words: [`convert`] is the only bridge between wire and domain, [`status`] the only one from errors to gRPC,
 //!   [`records`] the only one to the disk.
 
+mod admin;
+mod admission;
+pub mod args;
+pub mod attach;
+pub mod config;
+mod convert;
+pub mod driver;
+mod filter;
+mod history;
+pub mod hooks;
+mod idempotency;
+mod identity;
+mod mask;
+mod metrics;
+mod page;
 mod records;
+mod registry;
+mod retention;
+mod rpc;
+pub mod secrets;
+pub mod server;
+mod service;
+mod status;
+mod token;
+mod validate;
+mod watch;
+
+pub use server::{BindError, Bound, Config, RunError, Scheduler, StoreChoice};

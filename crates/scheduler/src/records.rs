@@ -15,7 +15,7 @@ use quiesce_runtime::clock::Anchor;
 use quiesce_store::record::{self, DecodeError, Record};
 use quiesce_store::{Batch, Entry, Expect, Key, ReadError, Revision, SCAN_MAX, Scan, Space, Store};
 
-pub(crate) use event::{EventRecord, OVERRIDES_IN_EVENT_MAX};
+pub(crate) use event::EventRecord;
 pub(crate) use operation::{Counts, OperationRecord, Summary};
 pub(crate) use registry::{Admission, ApplicationRecord, ClusterRecord, Connect, InstanceRecord, TombstoneRecord};
 pub(crate) use request::{RequestIdRecord, RequestResult, request_key};

@@ -289,7 +289,9 @@ fn violations(problem: &Problem) -> Vec<Violation> {
                 description: description.clone(),
             })
             .collect(),
-        Problem::InvalidFilter { .. } => vec![Violation { field: "filter".to_owned(), description: problem.to_string() }],
+        Problem::InvalidFilter { .. } => {
+            vec![Violation { field: "filter".to_owned(), description: problem.to_string() }]
+        }
         Problem::InvalidPageToken => {
             vec![Violation { field: "page_token".to_owned(), description: problem.to_string() }]
         }

@@ -1,8 +1,6 @@
 //! What hooks say: reports of stops and starts, capabilities, hook infos.
 //!
-//! Texts of hooks are cut to the contract's limits here, so that nothing larger gets into records and events.
-
-use std::time::SystemTime;
+//! For readers only. What hooks send is read, and cut to the contract's limits, in [`crate::hooks::wire`].
 
 use quiesce_operation::report::{
     AppState, Capabilities, Evidence, Readiness, StartPhase, StartReport, StartResult, StopOutcome, StopPhase,
@@ -13,37 +11,13 @@ use v1::hook_info::AppState as WireAppState;
 use v1::start_result::{Outcome as WireStartOutcome, Readiness as WireReadiness};
 use v1::stop_result::Outcome as WireStopOutcome;
 
-use super::{duration_to_wire, int, long, millis_to_wire, reported_duration, reported_millis, unsigned};
+use super::{duration_to_wire, int, long, millis_to_wire};
 use crate::hooks::HookInfo;
 
 /// Longest text without a limit of its own, in bytes.
 pub(crate) const TEXT_MAX: usize = 256;
 /// Longest `message` and `reason`, in bytes.
 pub(crate) const MESSAGE_MAX: usize = 4096;
-
-/// `text`, at most `max` bytes of it.
-pub(crate) fn cut(text: &str, max: usize) -> String {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-/// A report of a shutdown as a hook sent it. The completion token is not part of it: whoever receives the report checks
-/// the token first.
-pub(crate) fn stop_report_from_wire(status: &v1::ShutdownStatus) -> StopReport {
-    StopReport {
-        sequence: u32::try_from(status.sequence).unwrap_or(0),
-        phase: stop_phase_from_wire(status.phase),
-        percent: status.percent.and_then(|percent| u8::try_from(percent.clamp(0, 100)).ok()),
-        step: cut(&status.step, TEXT_MAX),
-        message: cut(&status.message, MESSAGE_MAX),
-        report_time: reported_millis(status.report_time.as_ref()),
-        wanted_grace_period: reported_duration(status.wanted_grace_period.as_ref()),
-        result: status.result.as_ref().map(stop_result_from_wire),
-    }
-}
 
 /// The report for readers, without token; `shutdown_id` is known from elsewhere.
 pub(crate) fn stop_report_to_wire(report: &StopReport, shutdown_id: String) -> v1::ShutdownStatus {
@@ -61,20 +35,6 @@ pub(crate) fn stop_report_to_wire(report: &StopReport, shutdown_id: String) -> v
     }
 }
 
-/// Unknown phases are "not over yet, past the point of no return".
-fn stop_phase_from_wire(phase: i32) -> StopPhase {
-    use v1::ShutdownPhase as W;
-    match W::try_from(phase) {
-        Ok(W::Accepted) => StopPhase::Accepted,
-        Ok(W::Draining) => StopPhase::Draining,
-        Ok(W::Killing) => StopPhase::Killing,
-        Ok(W::Stopped) => StopPhase::Stopped,
-        Ok(W::Failed) => StopPhase::Failed,
-        Ok(W::Cancelled) => StopPhase::Cancelled,
-        Ok(W::Stopping | W::Unspecified) | Err(_) => StopPhase::Stopping,
-    }
-}
-
 fn stop_phase_to_wire(phase: StopPhase) -> v1::ShutdownPhase {
     use v1::ShutdownPhase as W;
     match phase {
@@ -85,28 +45,6 @@ fn stop_phase_to_wire(phase: StopPhase) -> v1::ShutdownPhase {
         StopPhase::Stopped => W::Stopped,
         StopPhase::Failed => W::Failed,
         StopPhase::Cancelled => W::Cancelled,
-    }
-}
-
-/// How a shutdown came out, as reported.
-pub(crate) fn stop_result_from_wire(result: &v1::StopResult) -> StopResult {
-    StopResult {
-        outcome: match WireStopOutcome::try_from(result.outcome) {
-            Ok(WireStopOutcome::Stopped) => StopOutcome::Stopped,
-            Ok(WireStopOutcome::Killed) => StopOutcome::Killed,
-            Ok(WireStopOutcome::NotRunning) => StopOutcome::NotRunning,
-            Ok(WireStopOutcome::StillRunning) => StopOutcome::StillRunning,
-            Ok(WireStopOutcome::Restarted) => StopOutcome::Restarted,
-            Ok(WireStopOutcome::Cancelled) => StopOutcome::Cancelled,
-            Ok(WireStopOutcome::Unknown | WireStopOutcome::Unspecified) | Err(_) => StopOutcome::Unknown,
-        },
-        evidence: evidence_from_wire(result.evidence),
-        exit_code: result.exit_code,
-        exit_signal: result.exit_signal,
-        clean: result.clean,
-        duration: reported_duration(result.duration.as_ref()),
-        message: cut(&result.message, MESSAGE_MAX),
-        held: result.held,
     }
 }
 
@@ -158,40 +96,6 @@ pub(crate) fn evidence_to_wire(evidence: Evidence) -> v1::Evidence {
     }
 }
 
-/// A report of a start as a hook sent it.
-pub(crate) fn start_report_from_wire(status: &v1::StartStatus) -> StartReport {
-    use v1::StartPhase as W;
-    StartReport {
-        sequence: u32::try_from(status.sequence).unwrap_or(0),
-        phase: match W::try_from(status.phase) {
-            Ok(W::Accepted) => StartPhase::Accepted,
-            Ok(W::Ready) => StartPhase::Ready,
-            Ok(W::Failed) => StartPhase::Failed,
-            Ok(W::Starting | W::Unspecified) | Err(_) => StartPhase::Starting,
-        },
-        message: cut(&status.message, MESSAGE_MAX),
-        report_time: reported_millis(status.report_time.as_ref()),
-        result: status.result.as_ref().map(start_result_from_wire),
-    }
-}
-
-fn start_result_from_wire(result: &v1::StartResult) -> StartResult {
-    StartResult {
-        ready: WireStartOutcome::try_from(result.outcome) == Ok(WireStartOutcome::Ready),
-        readiness: match WireReadiness::try_from(result.readiness) {
-            Ok(WireReadiness::Notified) => Readiness::Notified,
-            Ok(WireReadiness::Command) => Readiness::Command,
-            Ok(WireReadiness::Tcp) => Readiness::Tcp,
-            Ok(WireReadiness::Settled) => Readiness::Settled,
-            Ok(WireReadiness::Unspecified) | Err(_) => Readiness::Unspecified,
-        },
-        exit_code: result.exit_code,
-        exit_signal: result.exit_signal,
-        duration: reported_duration(result.duration.as_ref()),
-        message: cut(&result.message, MESSAGE_MAX),
-    }
-}
-
 /// A report of a start for readers.
 pub(crate) fn start_report_to_wire(report: &StartReport, epoch: u64) -> v1::StartStatus {
     use v1::StartPhase as W;
@@ -230,28 +134,6 @@ fn start_result_to_wire(result: &StartResult) -> v1::StartResult {
     }
 }
 
-/// What a hook can do; unknown capabilities are ignored.
-pub(crate) fn capabilities_from_wire(wire: &[i32]) -> Capabilities {
-    use v1::Capability as W;
-    let mut found = Capabilities::default();
-    for capability in wire.iter().filter_map(|number| W::try_from(*number).ok()) {
-        match capability {
-            W::Unspecified => {}
-            W::Check => found.check = true,
-            W::Status => found.status = true,
-            W::Cancel => found.cancel = true,
-            W::UpdateDeadline => found.update_deadline = true,
-            W::Kill => found.kill = true,
-            W::Settle => found.settle = true,
-            W::Durable => found.durable = true,
-            W::Start => found.start = true,
-            W::Hold => found.hold = true,
-            W::Conclude => found.conclude = true,
-        }
-    }
-    found
-}
-
 /// The same for the wire, in the order of their numbers.
 pub(crate) fn capabilities_to_wire(capabilities: &Capabilities) -> Vec<i32> {
     use v1::Capability as W;
@@ -274,39 +156,15 @@ pub(crate) fn capabilities_to_wire(capabilities: &Capabilities) -> Vec<i32> {
     .collect()
 }
 
-/// What a hook says about itself.
-pub(crate) fn hook_info_from_wire(info: &v1::HookInfo) -> HookInfo {
-    HookInfo {
-        instance: cut(&info.instance, TEXT_MAX),
-        implementation: cut(&info.implementation, TEXT_MAX),
-        implementation_version: cut(&info.implementation_version, TEXT_MAX),
-        protocol_version: cut(&info.protocol_version, TEXT_MAX),
-        capabilities: capabilities_from_wire(&info.capabilities),
-        ready: info.ready.unwrap_or(true),
-        not_ready_reason: cut(&info.not_ready_reason, MESSAGE_MAX),
-        app_state: match WireAppState::try_from(info.app_state) {
-            Ok(WireAppState::AppStateRunning) => AppState::Running,
-            Ok(WireAppState::AppStateStopped) => AppState::Stopped,
-            Ok(WireAppState::AppStateHeld) => AppState::Held,
-            Ok(WireAppState::AppStateStarting) => AppState::Starting,
-            Ok(WireAppState::AppStateStopping) => AppState::Stopping,
-            Ok(WireAppState::AppStateUnspecified) | Err(_) => AppState::Unspecified,
-        },
-        app_start_time: info.app_start_time.and_then(|time| SystemTime::try_from(time).ok()),
-        epoch: unsigned(info.epoch),
-        app_message: cut(&info.app_message, MESSAGE_MAX),
-    }
-}
-
 /// The same for readers.
 pub(crate) fn hook_info_to_wire(info: &HookInfo) -> v1::HookInfo {
     let app_state = match info.app_state {
-        AppState::Unspecified => WireAppState::AppStateUnspecified,
-        AppState::Running => WireAppState::AppStateRunning,
-        AppState::Stopped => WireAppState::AppStateStopped,
-        AppState::Held => WireAppState::AppStateHeld,
-        AppState::Starting => WireAppState::AppStateStarting,
-        AppState::Stopping => WireAppState::AppStateStopping,
+        AppState::Unspecified => WireAppState::Unspecified,
+        AppState::Running => WireAppState::Running,
+        AppState::Stopped => WireAppState::Stopped,
+        AppState::Held => WireAppState::Held,
+        AppState::Starting => WireAppState::Starting,
+        AppState::Stopping => WireAppState::Stopping,
     };
     v1::HookInfo {
         instance: info.instance.clone(),

@@ -12,7 +12,7 @@ use super::operation::Summary;
 
 /// Most overrides an event repeats, the newest ones. A forced deletion of 500 instances has 500 of them, and as many
 /// events in one batch; [`Summary`] of the operation itself keeps every one.
-pub(crate) const OVERRIDES_IN_EVENT_MAX: usize = 16;
+const OVERRIDES_IN_EVENT_MAX: usize = 16;
 
 /// One thing that happened to one operation.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]

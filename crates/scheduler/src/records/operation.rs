@@ -1,9 +1,7 @@
 //! The record of an operation, and the summary of one as it stood at some event.
 
 use minicbor::{Decode, Encode};
-use quiesce_operation::{
-    Failure, Moment, Operation, OperationId, Override, Policy, Request, StateName,
-};
+use quiesce_operation::{Failure, Moment, Operation, OperationId, Override, Policy, Request, StateName};
 
 /// An operation as it is stored: the whole machine. Whoever decodes one calls its `validate` before use.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]

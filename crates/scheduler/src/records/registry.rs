@@ -78,7 +78,7 @@ pub(crate) struct Admission {
     /// The permission.
     #[n(2)]
     pub(crate) epoch: u64,
-    /// Whether the end of that run is known.
+    /// Whether the end of that run is known: reported, or verified by an operation (whose last batch says so).
     #[n(3)]
     pub(crate) ended: bool,
 }

@@ -1,0 +1,128 @@
+//! The admin address: `/metrics`, `/healthz`, `/readyz` over plain HTTP/1. For operators and their tools, not for
+//! callers; it changes nothing.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use quiesce_runtime::drain;
+use quiesce_runtime::tasks::Tasks;
+use quiesce_store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::driver::Handle;
+use crate::metrics::Metrics;
+
+/// Most connections at the same time: a few scrapers and probes.
+const CONNECTIONS_MAX: usize = 32;
+/// Longest wait for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest life of a connection; scrapers come again.
+const CONNECTION_MAX: Duration = Duration::from_secs(60);
+/// Pause after a failed accept, which means that descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the answers are made of.
+pub(crate) struct Admin {
+    pub(crate) metrics: Metrics,
+    pub(crate) driver: Handle,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) drain: drain::Watch,
+}
+
+impl Admin {
+    /// Serves until drained. Connections are tasks of `tasks`.
+    pub(crate) async fn run(self, listener: TcpListener, tasks: Tasks) {
+        let admin = Arc::new(self);
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let drain = admin.drain.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = drain.signaled() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "a connection of the admin address could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Over the bound the connection is closed at once, which is the shortest answer.
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
+            let (admin, drain) = (Arc::clone(&admin), drain.clone());
+            tasks.spawn("admin connection", async move {
+                let _permit = permit;
+                let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(admin.answer(&request))));
+                let mut builder = http1::Builder::new();
+                builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    ended = tokio::time::timeout(CONNECTION_MAX, connection) => {
+                        if let Ok(Err(error)) = ended {
+                            debug!(%error, "a connection of the admin address broke");
+                        }
+                    }
+                    () = drain.signaled() => {}
+                }
+            });
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics(),
+            "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => match self.why_not_ready() {
+                None => text(StatusCode::OK, "ready\n".to_owned()),
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            },
+            _ => text(StatusCode::NOT_FOUND, "known: /metrics /healthz /readyz\n".to_owned()),
+        }
+    }
+
+    fn why_not_ready(&self) -> Option<&'static str> {
+        if self.drain.is_draining() {
+            return Some("the scheduler is stopping");
+        }
+        if self.store.durable().has_changed().is_err() {
+            return Some("the store has failed");
+        }
+        if !self.driver.is_healthy() {
+            return Some("an operation is not driven or cannot be stored; see the log");
+        }
+        None
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let revision = self.store.durable().borrow().as_u64();
+        match self.metrics.render(self.driver.gauges(), revision) {
+            Ok(body) => {
+                let mut response = text(StatusCode::OK, body);
+                let kind = http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+                response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+}

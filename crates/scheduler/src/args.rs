@@ -1,0 +1,145 @@
+//! The scheduler as a process: flags, log, signals, exit code.
+//!
+//! Owns what people see of it on the command line and on standard error. Everything else is in [`crate::server`].
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use quiesce_runtime::signals::Signals;
+use quiesce_runtime::telemetry::{self, chain};
+use tracing::{error, info};
+
+use crate::config::{self, Settings};
+use crate::server::{BindError, Scheduler, StoreChoice};
+
+/// Exit code for a configuration that cannot be used (`EX_USAGE` of sysexits.h); wrong flags end with 2.
+const EXIT_CONFIG: u8 = 64;
+
+/// Flags of `quiesce scheduler`. Each beats its environment variable, which beats the file, which beats the default.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SchedulerArgs {
+    /// Read settings from this TOML file
+    #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Where callers and agents come in [default: 127.0.0.1:7600]
+    #[arg(long, value_name = "ADDR", env = "QUIESCE_SCHEDULER_LISTEN")]
+    pub listen: Option<String>,
+
+    /// Where /metrics, /healthz and /readyz are served, or "off" [default: 127.0.0.1:7601]
+    #[arg(long, value_name = "ADDR", env = "QUIESCE_SCHEDULER_ADMIN_LISTEN")]
+    pub admin_listen: Option<String>,
+
+    /// Where the state is kept [default: $XDG_STATE_HOME/quiesce/scheduler; for root /var/lib/quiesce]
+    #[arg(long, value_name = "DIR", env = "QUIESCE_SCHEDULER_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// How the state is kept: embedded, memory (gone with the process) or etcd [default: embedded]
+    #[arg(long, value_name = "STORE", env = "QUIESCE_SCHEDULER_STORE")]
+    pub store: Option<String>,
+
+    /// Addresses of etcd, separated by commas; for --store etcd
+    #[arg(long, value_name = "URLS", env = "QUIESCE_SCHEDULER_ETCD_ENDPOINTS")]
+    pub etcd_endpoints: Option<String>,
+
+    /// Where agents dial in, if that is not where they call, as host:port
+    #[arg(long, value_name = "ADDR", env = "QUIESCE_SCHEDULER_ATTACH_ENDPOINT")]
+    pub attach_endpoint: Option<String>,
+
+    /// Listen on other addresses than loopback although nothing is encrypted or authenticated
+    #[arg(long, env = "QUIESCE_SCHEDULER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub insecure: Option<bool>,
+
+    /// What to log: directives such as info,quiesce_scheduler=debug [default: info]
+    #[arg(long, value_name = "FILTER", env = "QUIESCE_SCHEDULER_LOG")]
+    pub log: Option<String>,
+
+    /// How to log: auto, text or json [default: auto]
+    #[arg(long, value_name = "FORMAT", env = "QUIESCE_SCHEDULER_LOG_FORMAT")]
+    pub log_format: Option<String>,
+
+    /// Print the settings in effect as TOML and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// Runs a scheduler until SIGTERM or SIGINT. For `main`: sets up the log, installs signal handlers.
+#[must_use]
+pub fn run(args: SchedulerArgs) -> ExitCode {
+    let settings = match config::load(&args) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            say(&format!("the configuration cannot be used:\n{problems}"));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if args.print_config {
+        return print_config(&settings);
+    }
+    if let Err(error) = telemetry::init(&settings.telemetry) {
+        say(&chain(&error).to_string());
+        return ExitCode::FAILURE;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("cannot start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> ExitCode {
+    // Before anything is opened, so that no signal finds a half-open scheduler with the default handler.
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            say(&chain(&error).to_string());
+            return ExitCode::FAILURE;
+        }
+    };
+    let state = match &settings.config.store {
+        StoreChoice::Embedded { directory } => directory.display().to_string(),
+        StoreChoice::Memory | StoreChoice::Given(_) => "in memory, gone with this process".to_owned(),
+    };
+    let bound = match Scheduler::bind(settings.config).await {
+        Ok(bound) => bound,
+        Err(error) => {
+            say(&format!("the scheduler cannot start: {}", chain(&error)));
+            if let BindError::Listen { address, .. } = &error {
+                say(&format!("is another scheduler running? try another port than {}", address.port()));
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let (local, admin) = (bound.local_addr(), bound.admin_addr());
+    let ready = move |resumed: usize| {
+        let admin = admin.map(|admin| format!(", metrics and health on http://{admin}")).unwrap_or_default();
+        say(&format!("scheduler listens on http://{local}{admin}"));
+        say(&format!("state: {state}; operations resumed: {resumed}"));
+        say(&format!("next: quiesce agent --application NAME --cluster NAME --scheduler http://{local} -- COMMAND"));
+    };
+    let until = async {
+        let signal = signals.next().await;
+        info!(%signal, "stopping");
+    };
+    match bound.run_and_tell(until, ready).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = %chain(&error), "the scheduler failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_config(settings: &Settings) -> ExitCode {
+    let written = std::io::stdout().write_all(settings.to_toml().as_bytes());
+    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One line for people on standard error. If nobody can read it there is nowhere else to say so.
+fn say(line: &str) {
+    let _unread = writeln!(std::io::stderr(), "quiesce: {line}");
+}

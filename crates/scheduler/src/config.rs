@@ -1,0 +1,247 @@
+//! Where the settings come from: defaults, then the TOML file, then environment, then flags.
+//!
+//! The environment is merged into the flags by clap ([`crate::args`]); here it is read only for where a user's state
+//! lives. Every problem is found before anything is opened, and all are reported at once.
+
+mod file;
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+
+use quiesce_operation::Policy;
+use quiesce_runtime::telemetry::{DEFAULT_FILTER, Format, Telemetry, chain};
+
+use crate::args::SchedulerArgs;
+use crate::server::{Config, StoreChoice};
+use file::File;
+
+/// Where the scheduler listens unless told otherwise.
+const LISTEN_DEFAULT: &str = "127.0.0.1:7600";
+/// Where its admin address is unless told otherwise.
+const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:7601";
+/// Says that there shall be no admin address.
+const OFF: &str = "off";
+
+/// Everything a scheduler process is told.
+#[derive(Debug)]
+pub struct Settings {
+    /// For [`crate::Scheduler::bind`].
+    pub config: Config,
+    /// For the log.
+    pub telemetry: Telemetry,
+    effective: File,
+}
+
+/// Everything that is wrong with the settings, one line each.
+#[derive(Debug)]
+pub struct Problems(Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let end = if index + 1 == self.0.len() { "" } else { "\n" };
+            write!(f, "  - {problem}{end}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Settings {
+    /// The settings in effect, as the file that would give them.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(&self.effective).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+    }
+}
+
+/// The settings for these flags.
+///
+/// # Errors
+/// All problems at once.
+pub fn load(args: &SchedulerArgs) -> Result<Settings, Problems> {
+    let mut problems = Vec::new();
+    let file = match &args.config {
+        Some(path) => read(path).unwrap_or_else(|problem| {
+            problems.push(problem);
+            File::default()
+        }),
+        None => File::default(),
+    };
+    let flags = File {
+        listen: args.listen.clone(),
+        admin_listen: args.admin_listen.clone(),
+        data_dir: args.data_dir.clone(),
+        store: args.store.clone(),
+        etcd_endpoints: args.etcd_endpoints.as_ref().map(|urls| urls.split(',').map(str::to_owned).collect()),
+        attach_endpoint: args.attach_endpoint.clone(),
+        insecure: args.insecure,
+        log: file::Log { filter: args.log.clone(), format: args.log_format.clone() },
+        policy: file::Policy::default(),
+    };
+    let effective = flags.or(file).or(defaults());
+    resolve(effective, problems)
+}
+
+fn defaults() -> File {
+    File {
+        listen: Some(LISTEN_DEFAULT.to_owned()),
+        admin_listen: Some(ADMIN_LISTEN_DEFAULT.to_owned()),
+        data_dir: default_data_dir(),
+        store: Some("embedded".to_owned()),
+        etcd_endpoints: None,
+        attach_endpoint: Some(String::new()),
+        insecure: Some(false),
+        log: file::Log { filter: Some(DEFAULT_FILTER.to_owned()), format: Some(Format::Auto.to_string()) },
+        policy: file::Policy::of(&Policy::built_in()),
+    }
+}
+
+/// `/var/lib/quiesce` for root, else the state directory of the user.
+fn default_data_dir() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/quiesce"));
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("quiesce/scheduler"))
+}
+
+fn read(path: &Path) -> Result<File, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Problems> {
+    let insecure = effective.insecure.unwrap_or(false);
+    let listen = address("listen", effective.listen.as_deref().unwrap_or(LISTEN_DEFAULT), &mut problems);
+    let admin = effective.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT);
+    let admin_listen = if admin == OFF { None } else { address("admin_listen", admin, &mut problems) };
+    if let Some(address) = listen.filter(|address| !address.ip().is_loopback() && !insecure) {
+        problems.push(format!(
+            "listen = {address} is not a loopback address, and this build has no TLS yet: everybody who reaches it \
+             could stop applications. Listen on 127.0.0.1, or say --insecure if the network is trusted"
+        ));
+    }
+    let store = store(&effective, &mut problems);
+    let telemetry = telemetry(&effective, &mut problems);
+    let default_policy = effective.policy.over(&Policy::built_in());
+    for (field, what) in default_policy.violations() {
+        problems.push(format!("policy.{field}: {what}"));
+    }
+    match (listen, store) {
+        (Some(listen), Some(store)) if problems.is_empty() => {
+            let attach_endpoint = effective.attach_endpoint.clone().unwrap_or_default();
+            let config = Config { listen, admin_listen, store, default_policy, attach_endpoint };
+            Ok(Settings { config, telemetry, effective })
+        }
+        _ => Err(Problems(problems)),
+    }
+}
+
+fn address(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    // `localhost:7600` is what people type; other names would depend on who answers.
+    let resolved = text.strip_prefix("localhost:").and_then(|_| text.to_socket_addrs().ok()?.next());
+    if resolved.is_none() {
+        problems.push(format!("{key} = {text:?} is not an address such as 127.0.0.1:7600"));
+    }
+    resolved
+}
+
+fn store(effective: &File, problems: &mut Vec<String>) -> Option<StoreChoice> {
+    match effective.store.as_deref() {
+        Some("memory") => Some(StoreChoice::Memory),
+        Some("embedded") | None => {
+            if effective.data_dir.is_none() {
+                problems
+                    .push("data_dir is not set, and neither XDG_STATE_HOME nor HOME says where it would be".to_owned());
+            }
+            effective.data_dir.clone().map(|directory| StoreChoice::Embedded { directory })
+        }
+        Some("etcd") => {
+            problems.push("store = \"etcd\" is not built in; use embedded or memory".to_owned());
+            None
+        }
+        Some(other) => {
+            problems.push(format!("store = {other:?} is not known; use embedded or memory"));
+            None
+        }
+    }
+}
+
+fn telemetry(effective: &File, problems: &mut Vec<String>) -> Telemetry {
+    let filter = effective.log.filter.clone().unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+    let format = match effective.log.format.as_deref().unwrap_or("auto").parse::<Format>() {
+        Ok(format) => format,
+        Err(error) => {
+            problems.push(format!("log.format: {error}"));
+            Format::Auto
+        }
+    };
+    let telemetry = Telemetry { format, filter };
+    if let Err(error) = telemetry.validate() {
+        problems.push(format!("log.filter: {}", chain(&error)));
+    }
+    telemetry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::NamedTempFile, SchedulerArgs) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let args = SchedulerArgs { config: Some(file.path().to_owned()), ..SchedulerArgs::default() };
+        (file, args)
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_the_file_beats_defaults() {
+        let (_file, mut args) =
+            file("listen = \"127.0.0.1:1\"\nstore = \"memory\"\n[policy]\ngrace_period = \"90s\"\n");
+        args.listen = Some("127.0.0.1:2".to_owned());
+        let settings = load(&args).unwrap();
+        assert_eq!(settings.config.listen.port(), 2);
+        assert!(matches!(settings.config.store, StoreChoice::Memory));
+        assert_eq!(settings.config.default_policy.grace_period, Duration::from_secs(90));
+        assert_eq!(settings.config.default_policy.max_attempts, 3);
+    }
+
+    #[test]
+    fn every_problem_is_reported() {
+        let (_file, mut args) = file("[policy]\ngrace_period = \"90h\"\n");
+        args.listen = Some("0.0.0.0:7600".to_owned());
+        args.admin_listen = Some("nowhere".to_owned());
+        args.store = Some("etcd".to_owned());
+        args.log_format = Some("xml".to_owned());
+        let problems = load(&args).unwrap_err().to_string();
+        for part in ["--insecure", "admin_listen", "not built in", "log.format", "policy.grace_period"] {
+            assert!(problems.contains(part), "{part} in {problems}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_problems() {
+        let (_file, args) = file("listen = \"127.0.0.1:1\"\n");
+        assert!(load(&args).unwrap_err().to_string().contains("listen"));
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let (_file, args) = file("store = \"memory\"\n[policy.retry]\nmax_attempts = 5\n");
+        let printed = load(&args).unwrap().to_toml();
+        let (_again, args) = file(&printed);
+        let settings = load(&args).unwrap();
+        assert_eq!(settings.config.default_policy.max_attempts, 5);
+        assert_eq!(settings.to_toml(), printed);
+    }
+}

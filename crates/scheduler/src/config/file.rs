@@ -1,0 +1,228 @@
+//! The TOML file: every key it may have. Durations are texts such as `"90s"`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quiesce_operation::report::Evidence;
+use quiesce_operation::{FailureStrategy, PolicyOverrides};
+use serde::{Deserialize, Serialize};
+
+/// Settings as they stand in a file, or come from flags; what is unset comes from elsewhere.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    /// Where callers and agents come in.
+    pub(super) listen: Option<String>,
+    /// Where operators look, or `off`.
+    pub(super) admin_listen: Option<String>,
+    /// Where the state is kept.
+    pub(super) data_dir: Option<PathBuf>,
+    /// `embedded`, `memory` or `etcd`.
+    pub(super) store: Option<String>,
+    /// For `etcd`.
+    pub(super) etcd_endpoints: Option<Vec<String>>,
+    /// Where agents dial in; empty: where they call.
+    pub(super) attach_endpoint: Option<String>,
+    /// Listen on other addresses than loopback without TLS.
+    pub(super) insecure: Option<bool>,
+    /// What to log, and how.
+    pub(super) log: Log,
+    /// What applications inherit.
+    pub(super) policy: Policy,
+}
+
+/// The log.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    /// Directives such as `info,quiesce_scheduler=debug`.
+    pub(super) filter: Option<String>,
+    /// `auto`, `text` or `json`.
+    pub(super) format: Option<String>,
+}
+
+/// The default policy, with the keys of the contract's `ShutdownPolicy`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "the keys are described in the contract")]
+pub(super) struct Policy {
+    pub(super) grace_period: Option<Span>,
+    pub(super) heartbeat_timeout: Option<Span>,
+    pub(super) accept_timeout: Option<Span>,
+    pub(super) kill_timeout: Option<Span>,
+    pub(super) max_extension: Option<Span>,
+    pub(super) overall_timeout: Option<Span>,
+    pub(super) settle_period: Option<Span>,
+    pub(super) start_timeout: Option<Span>,
+    pub(super) failure_strategy: Option<Strategy>,
+    pub(super) allow_unverified: Option<bool>,
+    pub(super) hold_on_unclean_exit: Option<bool>,
+    pub(super) max_parallel_stops: Option<u32>,
+    pub(super) min_evidence: Option<Proof>,
+    pub(super) retry: Retry,
+    pub(super) parameters: BTreeMap<String, String>,
+}
+
+/// Retries of whole attempts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Retry {
+    max_attempts: Option<u32>,
+    initial_backoff: Option<Span>,
+    max_backoff: Option<Span>,
+    backoff_multiplier: Option<f64>,
+}
+
+/// A duration as people write it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Span(Duration);
+
+impl TryFrom<String> for Span {
+    type Error = humantime::DurationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse::<humantime::Duration>().map(|duration| Self(duration.into()))
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        humantime::format_duration(span.0).to_string()
+    }
+}
+
+/// What to do when every attempt has failed.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Strategy {
+    GiveUp,
+    Force,
+}
+
+/// How an end is known.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Proof {
+    ProcessGone,
+    Manager,
+    ExitObserved,
+    ChildReaped,
+    GroupEmpty,
+}
+
+impl File {
+    /// The set values of `self`, and those of `lower` where `self` has none.
+    pub(super) fn or(self, lower: Self) -> Self {
+        Self {
+            listen: self.listen.or(lower.listen),
+            admin_listen: self.admin_listen.or(lower.admin_listen),
+            data_dir: self.data_dir.or(lower.data_dir),
+            store: self.store.or(lower.store),
+            etcd_endpoints: self.etcd_endpoints.or(lower.etcd_endpoints),
+            attach_endpoint: self.attach_endpoint.or(lower.attach_endpoint),
+            insecure: self.insecure.or(lower.insecure),
+            log: Log { filter: self.log.filter.or(lower.log.filter), format: self.log.format.or(lower.log.format) },
+            policy: self.policy.or(lower.policy),
+        }
+    }
+}
+
+impl Policy {
+    /// A policy in full.
+    pub(super) fn of(policy: &quiesce_operation::Policy) -> Self {
+        let span = |duration| Some(Span(duration));
+        Self {
+            grace_period: span(policy.grace_period),
+            heartbeat_timeout: span(policy.heartbeat_timeout),
+            accept_timeout: span(policy.accept_timeout),
+            kill_timeout: span(policy.kill_timeout),
+            max_extension: span(policy.max_extension),
+            overall_timeout: span(policy.overall_timeout),
+            settle_period: span(policy.settle_period),
+            start_timeout: span(policy.start_timeout),
+            failure_strategy: Some(match policy.failure_strategy {
+                FailureStrategy::GiveUp => Strategy::GiveUp,
+                FailureStrategy::Force => Strategy::Force,
+            }),
+            allow_unverified: Some(policy.allow_unverified),
+            hold_on_unclean_exit: Some(policy.hold_on_unclean_exit),
+            max_parallel_stops: Some(policy.max_parallel_stops),
+            min_evidence: Some(match policy.min_evidence {
+                // A claim is no evidence and never in a policy that passed its checks.
+                Evidence::Claimed | Evidence::ProcessGone => Proof::ProcessGone,
+                Evidence::Manager => Proof::Manager,
+                Evidence::ExitObserved => Proof::ExitObserved,
+                Evidence::ChildReaped => Proof::ChildReaped,
+                Evidence::GroupEmpty => Proof::GroupEmpty,
+            }),
+            retry: Retry {
+                max_attempts: Some(policy.max_attempts),
+                initial_backoff: span(policy.initial_backoff),
+                max_backoff: span(policy.max_backoff),
+                backoff_multiplier: Some(policy.backoff_multiplier),
+            },
+            parameters: policy.parameters.clone(),
+        }
+    }
+
+    fn or(self, lower: Self) -> Self {
+        Self {
+            grace_period: self.grace_period.or(lower.grace_period),
+            heartbeat_timeout: self.heartbeat_timeout.or(lower.heartbeat_timeout),
+            accept_timeout: self.accept_timeout.or(lower.accept_timeout),
+            kill_timeout: self.kill_timeout.or(lower.kill_timeout),
+            max_extension: self.max_extension.or(lower.max_extension),
+            overall_timeout: self.overall_timeout.or(lower.overall_timeout),
+            settle_period: self.settle_period.or(lower.settle_period),
+            start_timeout: self.start_timeout.or(lower.start_timeout),
+            failure_strategy: self.failure_strategy.or(lower.failure_strategy),
+            allow_unverified: self.allow_unverified.or(lower.allow_unverified),
+            hold_on_unclean_exit: self.hold_on_unclean_exit.or(lower.hold_on_unclean_exit),
+            max_parallel_stops: self.max_parallel_stops.or(lower.max_parallel_stops),
+            min_evidence: self.min_evidence.or(lower.min_evidence),
+            retry: Retry {
+                max_attempts: self.retry.max_attempts.or(lower.retry.max_attempts),
+                initial_backoff: self.retry.initial_backoff.or(lower.retry.initial_backoff),
+                max_backoff: self.retry.max_backoff.or(lower.retry.max_backoff),
+                backoff_multiplier: self.retry.backoff_multiplier.or(lower.retry.backoff_multiplier),
+            },
+            parameters: if self.parameters.is_empty() { lower.parameters } else { self.parameters },
+        }
+    }
+
+    /// The policy `base` with what is set here.
+    pub(super) fn over(&self, base: &quiesce_operation::Policy) -> quiesce_operation::Policy {
+        let span = |span: Option<Span>| span.map(|Span(duration)| duration);
+        base.with(&PolicyOverrides {
+            grace_period: span(self.grace_period),
+            heartbeat_timeout: span(self.heartbeat_timeout),
+            accept_timeout: span(self.accept_timeout),
+            kill_timeout: span(self.kill_timeout),
+            max_extension: span(self.max_extension),
+            overall_timeout: span(self.overall_timeout),
+            settle_period: span(self.settle_period),
+            start_timeout: span(self.start_timeout),
+            max_attempts: self.retry.max_attempts,
+            initial_backoff: span(self.retry.initial_backoff),
+            max_backoff: span(self.retry.max_backoff),
+            backoff_multiplier: self.retry.backoff_multiplier,
+            failure_strategy: self.failure_strategy.map(|strategy| match strategy {
+                Strategy::GiveUp => FailureStrategy::GiveUp,
+                Strategy::Force => FailureStrategy::Force,
+            }),
+            allow_unverified: self.allow_unverified,
+            hold_on_unclean_exit: self.hold_on_unclean_exit,
+            max_parallel_stops: self.max_parallel_stops,
+            parameters: Some(self.parameters.clone()),
+            min_evidence: self.min_evidence.map(|proof| match proof {
+                Proof::ProcessGone => Evidence::ProcessGone,
+                Proof::Manager => Evidence::Manager,
+                Proof::ExitObserved => Evidence::ExitObserved,
+                Proof::ChildReaped => Evidence::ChildReaped,
+                Proof::GroupEmpty => Evidence::GroupEmpty,
+            }),
+        })
+    }
+}

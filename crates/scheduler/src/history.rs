@@ -1,0 +1,195 @@
+//! The event log as watchers read it: a ring of recent events in memory, and the store behind it.
+//!
+//! One task follows the log by `Store::durable` and keeps the ring; every watcher reads from its own cursor, so there is
+//! no queue per watcher and a slow one delays nobody. The ring is a cache: whatever it does not hold is read from the
+//! store, and is the same.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use quiesce_protocol::v1;
+use quiesce_runtime::clock::Clock;
+use quiesce_runtime::drain;
+use quiesce_store::{Revision, Scan, Space, Store};
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use crate::convert::operation::event_to_wire;
+use crate::metrics::Metrics;
+use crate::records::{EventRecord, HistoryRecord, LoadError, from_entry, history_key, load};
+use crate::status::Problem;
+
+/// Events kept in memory: some minutes of a busy scheduler, a few MiB.
+const RING_MAX: usize = 4096;
+/// Most events a watcher gets in one go; between two of them others have their turn.
+pub(crate) const READ_MAX: usize = 256;
+
+/// One event, decoded once for all watchers.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Its place in the log.
+    pub(crate) revision: Revision,
+    /// As it is sent, without resume token.
+    pub(crate) event: Arc<v1::OperationEvent>,
+}
+
+/// The log, for readers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct History {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    ring: Arc<RwLock<Ring>>,
+    head: watch::Receiver<Head>,
+}
+
+/// How far the log has been followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Everything up to here can be read.
+    revision: Revision,
+    /// The store is gone, nothing follows.
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// Events above this revision are in the ring.
+    floor: Revision,
+    events: VecDeque<Seen>,
+}
+
+/// Follows the log; to be run as one task.
+pub(crate) struct Follower {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    ring: Arc<RwLock<Ring>>,
+    head: watch::Sender<Head>,
+    metrics: Metrics,
+}
+
+/// The readers' side and the task that feeds it. The ring begins empty, with what happens from now on.
+pub(crate) fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Metrics) -> (History, Follower) {
+    let revision = *store.durable().borrow();
+    let ring = Arc::new(RwLock::new(Ring { floor: revision, events: VecDeque::new() }));
+    let (sender, head) = watch::channel(Head { revision, closed: false });
+    let history = History { store: Arc::clone(&store), clock: Arc::clone(&clock), ring: Arc::clone(&ring), head };
+    (history, Follower { store, clock, ring, head: sender, metrics })
+}
+
+impl Follower {
+    /// Until drained, or the store is gone.
+    pub(crate) async fn run(self, drain: drain::Watch) {
+        let mut durable = self.store.durable();
+        let mut cursor = self.head.borrow().revision;
+        loop {
+            let target = *durable.borrow_and_update();
+            if target > cursor {
+                match self.follow(cursor, target).await {
+                    Ok(()) => cursor = target,
+                    Err(error) => {
+                        error!(error = %quiesce_runtime::telemetry::chain(&error), "the event log cannot be read");
+                        break;
+                    }
+                }
+            }
+            tokio::select! {
+                changed = durable.changed() => if changed.is_err() { break },
+                () = drain.signaled() => return,
+            }
+        }
+        warn!("the event log has ended; watches end with it");
+        self.head.send_modify(|head| head.closed = true);
+    }
+
+    async fn follow(&self, from: Revision, to: Revision) -> Result<(), LoadError> {
+        let mut cursor = from;
+        loop {
+            let page = read_log(&*self.store, &*self.clock, cursor, READ_MAX).await?;
+            let full = page.len() == READ_MAX;
+            if let Some(last) = page.last() {
+                cursor = last.revision;
+            }
+            self.ring.write().unwrap_or_else(PoisonError::into_inner).extend(page, &self.metrics);
+            if !full {
+                self.head.send_modify(|head| head.revision = to.max(cursor));
+                return Ok(());
+            }
+            self.head.send_modify(|head| head.revision = cursor);
+        }
+    }
+}
+
+impl Ring {
+    fn extend(&mut self, page: Vec<Seen>, metrics: &Metrics) {
+        for seen in page {
+            // A page read after `durable` moved may hold events beyond it, which the next page holds again.
+            if self.events.back().is_none_or(|last| seen.revision > last.revision) {
+                metrics.event(&seen.event);
+                self.events.push_back(seen);
+            }
+        }
+        while self.events.len() > RING_MAX {
+            if let Some(gone) = self.events.pop_front() {
+                self.floor = gone.revision;
+            }
+        }
+    }
+
+    fn read(&self, after: Revision) -> Option<Vec<Seen>> {
+        if after < self.floor {
+            return None;
+        }
+        let start = self.events.partition_point(|seen| seen.revision <= after);
+        Some(self.events.range(start..).take(READ_MAX).cloned().collect())
+    }
+}
+
+async fn read_log(store: &dyn Store, clock: &dyn Clock, after: Revision, limit: usize) -> Result<Vec<Seen>, LoadError> {
+    let scan = Scan { after: Some(Space::Events.log_key(after)), limit, ..Scan::all(Space::Events) };
+    let entries = store.scan(scan).await.map_err(LoadError::Read)?;
+    let decode = |entry: &quiesce_store::Entry| {
+        let stored = from_entry::<EventRecord>(entry)?;
+        let event = Arc::new(event_to_wire(clock, &stored.record, stored.revision));
+        Ok(Seen { revision: stored.revision, event })
+    };
+    entries.iter().map(decode).collect()
+}
+
+impl History {
+    /// The revision up to which everything can be read now.
+    pub(crate) fn head(&self) -> Revision {
+        self.head.borrow().revision
+    }
+
+    /// To wait for more.
+    pub(crate) fn follow(&self) -> watch::Receiver<Head> {
+        self.head.clone()
+    }
+
+    /// Whether the log has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.head.borrow().closed
+    }
+
+    /// The next events behind `after`, at most [`READ_MAX`].
+    ///
+    /// # Errors
+    /// [`Problem::ResumeTokenExpired`] when events behind `after` are gone.
+    pub(crate) async fn read(&self, after: Revision) -> Result<Vec<Seen>, Problem> {
+        let recent = self.ring.read().unwrap_or_else(PoisonError::into_inner).read(after);
+        if let Some(recent) = recent {
+            return Ok(recent);
+        }
+        let page = read_log(&*self.store, &*self.clock, after, READ_MAX).await?;
+        // Checked after reading: what was trimmed meanwhile is noticed, not skipped.
+        self.check_reaches(after).await?;
+        Ok(page)
+    }
+
+    /// Whether everything behind `after` is still there.
+    pub(crate) async fn check_reaches(&self, after: Revision) -> Result<(), Problem> {
+        let trimmed = load::<HistoryRecord>(&*self.store, history_key()).await?;
+        let gone = trimmed.map_or(Revision::ZERO, |stored| Revision::new(stored.record.trimmed_through));
+        if after < gone { Err(Problem::ResumeTokenExpired) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,171 @@
+//! Forgetting: old events, old operations, used-up request ids, and the clock anchor that must not grow old.
+//!
+//! Everything in bounded steps, each one batch, so that no change of anybody else waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quiesce_operation::Moment;
+use quiesce_runtime::clock::{Clock, Timeline};
+use quiesce_runtime::drain;
+use quiesce_runtime::telemetry::chain;
+use quiesce_store::{Batch, Expect, Key, Revision, SCAN_MAX, Scan, Space, Store};
+use tracing::{debug, warn};
+
+use crate::convert;
+use crate::idempotency::is_expired;
+use crate::records::{
+    AnchorRecord, EventRecord, HistoryRecord, LoadError, OperationRecord, RequestIdRecord, Stored, anchor_key,
+    from_entry, history_key, load_page, put,
+};
+use crate::status::Problem;
+
+/// How long events are kept at least.
+pub(crate) const EVENTS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many events are kept at least.
+const EVENTS_MIN: usize = 10_000;
+/// How long done operations are kept.
+pub(crate) const OPERATIONS_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often is looked for what may be forgotten.
+const INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// How often the clock anchor is renewed: so much time is lost at most when the wall clock was set back over a reboot.
+const ANCHOR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Forgets; to be run as one task.
+pub(crate) struct Retention {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Set when the clock is a timeline of this machine.
+    pub(crate) timeline: Option<Arc<Timeline>>,
+}
+
+impl Retention {
+    /// Until drained.
+    pub(crate) async fn run(self, drain: drain::Watch) {
+        let mut anchors = tokio::time::interval(ANCHOR_INTERVAL);
+        let mut sweeps = tokio::time::interval(INTERVAL);
+        loop {
+            tokio::select! {
+                _ = anchors.tick() => self.drop_anchor().await,
+                _ = sweeps.tick() => {
+                    if let Err(problem) = self.sweep().await {
+                        warn!(error = %chain(&problem), "what is old could not be forgotten; tried again later");
+                    }
+                }
+                () = drain.signaled() => return self.drop_anchor().await,
+            }
+        }
+    }
+
+    async fn drop_anchor(&self) {
+        let Some(timeline) = &self.timeline else { return };
+        let batch = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
+        if let Err(error) = self.store.commit(batch).await {
+            warn!(error = %chain(&error), "the clock could not be recorded; tried again later");
+        }
+    }
+
+    /// Forgets what is old.
+    pub(crate) async fn sweep(&self) -> Result<(), Problem> {
+        self.trim_events().await?;
+        self.drop_operations().await?;
+        self.drop_requests().await
+    }
+
+    fn now(&self) -> Moment {
+        convert::now(&*self.clock)
+    }
+
+    async fn trim_events(&self) -> Result<(), Problem> {
+        let now = self.now();
+        let is_old = |event: &Stored<EventRecord>| now.since(event.record.time) > EVENTS_FOR;
+        let oldest = Scan { limit: 1, ..Scan::all(Space::Events) };
+        if !load_page::<EventRecord>(&*self.store, oldest).await?.iter().any(|(_, event)| is_old(event)) {
+            return Ok(());
+        }
+        let Some(newest_kept) = self.newest(EVENTS_MIN).await? else { return Ok(()) };
+        let mut after = None;
+        loop {
+            let scan = Scan { after: after.clone(), before: Some(newest_kept.clone()), ..Scan::all(Space::Events) };
+            let page = load_page::<EventRecord>(&*self.store, scan).await?;
+            let old: Vec<_> = page.iter().take_while(|(_, event)| is_old(event)).collect();
+            let Some((key, last)) = old.last() else { return Ok(()) };
+            self.trim(last.revision).await?;
+            if old.len() < SCAN_MAX {
+                return Ok(());
+            }
+            after = Some(key.clone());
+        }
+    }
+
+    /// The key of the `count`th event from the end, if there are more than that.
+    async fn newest(&self, count: usize) -> Result<Option<Key>, Problem> {
+        let mut scan = Scan { reverse: true, ..Scan::all(Space::Events) };
+        let mut seen = 0;
+        loop {
+            scan.limit = SCAN_MAX.min(count - seen);
+            let page = self.store.scan(scan.clone()).await.map_err(|error| Problem::from(LoadError::Read(error)))?;
+            let Some(last) = page.last() else { return Ok(None) };
+            seen += page.len();
+            if seen >= count {
+                return Ok(Some(last.key.clone()));
+            }
+            scan.before = Some(last.key.clone());
+        }
+    }
+
+    async fn trim(&self, through: Revision) -> Result<(), Problem> {
+        let record = HistoryRecord { trimmed_through: through.as_u64(), time: self.now() };
+        let batch = put(Batch::new(), history_key(), &record).trim(Space::Events, through);
+        self.store.commit(batch).await?;
+        debug!(%through, "old events trimmed");
+        Ok(())
+    }
+
+    async fn drop_operations(&self) -> Result<(), Problem> {
+        let now = self.now();
+        let mut scan = Scan::all(Space::Operations);
+        loop {
+            let page = load_page::<OperationRecord>(&*self.store, scan.clone()).await?;
+            let Some((last, newest)) = page.last() else { return Ok(()) };
+            let mut batch = Batch::new();
+            for (key, stored) in &page {
+                if stored.record.0.ended().is_some_and(|ended| now.since(ended) > OPERATIONS_FOR) {
+                    batch = batch.delete(key.clone());
+                }
+            }
+            // Operations lie in the order of their acceptance: behind a young one there are only younger ones.
+            let young = now.since(newest.record.0.request().time) < OPERATIONS_FOR;
+            if !batch.is_empty() {
+                self.store.commit(batch).await?;
+            }
+            if young || page.len() < SCAN_MAX {
+                return Ok(());
+            }
+            scan.after = Some(last.clone());
+        }
+    }
+
+    async fn drop_requests(&self) -> Result<(), Problem> {
+        let now = self.now();
+        let mut scan = Scan::all(Space::Requests);
+        loop {
+            let page = self.store.scan(scan.clone()).await.map_err(|error| Problem::from(LoadError::Read(error)))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            let mut batch = Batch::new();
+            for entry in &page {
+                let found = from_entry::<RequestIdRecord>(entry)?;
+                if is_expired(&*self.store, &found, now).await? {
+                    batch = batch.expect(entry.key.clone(), Expect::Revision(entry.revision)).delete(entry.key.clone());
+                }
+            }
+            if !batch.is_empty() {
+                self.store.commit(batch).await?;
+            }
+            if page.len() < SCAN_MAX {
+                return Ok(());
+            }
+            scan.after = Some(last.key.clone());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What every call passes through: a span, a count, a bound, and details for errors that gRPC itself makes.
+//!
+//! tonic refuses messages that are too large or not protobuf, and methods nobody serves, before any handler runs, with a
+//! bare code. Here they get what the contract promises of every error.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::{Instrument, debug, info_span};
+
+use crate::metrics::Metrics;
+use crate::status::Problem;
+
+/// Most calls being handled at the same time (streams count until they begin). Far above what a store with group commit
+/// needs to be busy; below what would fill the memory with messages of 1 MiB each.
+const CALLS_MAX: usize = 512;
+
+/// Puts [`Rpc`] around services.
+#[derive(Clone)]
+pub(crate) struct RpcLayer {
+    metrics: Metrics,
+    permits: Arc<Semaphore>,
+}
+
+impl RpcLayer {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { metrics, permits: Arc::new(Semaphore::new(CALLS_MAX)) }
+    }
+}
+
+impl<S> Layer<S> for RpcLayer {
+    type Service = Rpc<S>;
+
+    fn layer(&self, inner: S) -> Rpc<S> {
+        Rpc { inner, layer: self.clone() }
+    }
+}
+
+/// A service whose calls are seen, counted and bounded.
+#[derive(Clone)]
+pub(crate) struct Rpc<S> {
+    inner: S,
+    layer: RpcLayer,
+}
+
+impl<S> Service<Request<Body>> for Rpc<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The clone that was polled ready is the one that is used.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let layer = self.layer.clone();
+        let (service, method) = name(request.uri().path());
+        let span = info_span!("rpc", rpc.service = service, rpc.method = method);
+        let handle = async move {
+            let begin = Instant::now();
+            let response = match layer.permits.try_acquire() {
+                Ok(_permit) => complete(inner.call(request).await?, method),
+                Err(_) => Status::from(Problem::LimitExceeded { limit: "calls at the same time" }).into_http(),
+            };
+            let code = code(&response);
+            layer.metrics.call(service, method, code, begin.elapsed());
+            debug!(rpc.code = ?code, took = ?begin.elapsed(), "call answered");
+            Ok(response)
+        };
+        Box::pin(handle.instrument(span))
+    }
+}
+
+/// The code of an answer; one whose trailers are still to come has begun well.
+fn code(response: &Response<Body>) -> Code {
+    Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+/// `response`, or the same error with the details that were missing.
+fn complete(response: Response<Body>, method: &'static str) -> Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    if !status.details().is_empty() {
+        return response;
+    }
+    let problem = match status.code() {
+        Code::OutOfRange if status.message().contains("too large") => Problem::LimitExceeded { limit: "message size" },
+        Code::Internal if status.message().contains("decode") => {
+            Problem::field("", "the request is not a message of the expected type")
+        }
+        Code::Unimplemented => Problem::NotImplemented(method.to_owned()),
+        // Deadlines and cancellations are made by the client; the rest are bugs, which carry no details.
+        _ => return response,
+    };
+    Status::from(problem).into_http()
+}
+
+const SERVICES: [&str; 5] = [
+    "quiesce.v1.Scheduler",
+    "quiesce.v1.AgentGateway",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// Every method that is served. Paths come from strangers and are no labels.
+const METHODS: [&str; 34] = [
+    "GetServerInfo",
+    "CreateApplication",
+    "GetApplication",
+    "ListApplications",
+    "UpdateApplication",
+    "MigrateApplication",
+    "DeleteApplication",
+    "CreateCluster",
+    "GetCluster",
+    "ListClusters",
+    "UpdateCluster",
+    "DeleteCluster",
+    "GetInstance",
+    "ListInstances",
+    "GetOperation",
+    "ListOperations",
+    "WatchOperation",
+    "WatchOperations",
+    "CancelOperation",
+    "RetryOperation",
+    "ExtendOperation",
+    "ConfirmOperation",
+    "RegisterInstance",
+    "DeregisterInstance",
+    "AdmitStart",
+    "ReportEnd",
+    "CompleteShutdown",
+    "ExtendDeadline",
+    "Check",
+    "List",
+    "Watch",
+    "ServerReflectionInfo",
+    "unknown",
+    "",
+];
+
+fn name(path: &str) -> (&'static str, &'static str) {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+    let known = |all: &'static [&'static str], one: &str| all.iter().copied().find(|known| *known == one);
+    (known(&SERVICES, service).unwrap_or("unknown"), known(&METHODS, method).unwrap_or("unknown"))
+}

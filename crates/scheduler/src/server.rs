@@ -1,0 +1,412 @@
+//! A whole scheduler: bound to its sockets, then run until told to stop.
+//!
+//! Owns the order of things. Start: store, clock, secrets, sockets; then what is registered, then what is open; only
+//! then is anybody served. Stop: health says so, streams end with a token, operations rest where they are, tasks are
+//! awaited, all within [`STOP_LIMIT`].
+
+mod accept;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use quiesce_operation::Policy;
+use quiesce_protocol::v1;
+use quiesce_runtime::clock::{Clock, StartError, Timeline};
+use quiesce_runtime::drain;
+use quiesce_runtime::tasks::Tasks;
+use quiesce_store::embedded::{self, EmbeddedStore};
+use quiesce_store::memory::MemoryStore;
+use quiesce_store::{Batch, CommitError, Scan, Space, Store};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+use uuid::Uuid;
+use v1::agent_gateway_server::AgentGatewayServer;
+use v1::scheduler_server::SchedulerServer;
+
+use crate::admin::Admin;
+use crate::admission::Admission;
+use crate::attach::Attachments;
+use crate::driver::{self, Handle};
+use crate::history::{self, Follower, History};
+use crate::hooks::Hooks;
+use crate::metrics::Metrics;
+use crate::records::{AnchorRecord, InstanceRecord, LoadError, anchor_key, load, load_all, put};
+use crate::registry::Registry;
+use crate::retention::Retention;
+use crate::rpc::RpcLayer;
+use crate::secrets::{self, Secrets, system_entropy};
+use crate::service::{Parts, Service};
+use crate::watch::Watches;
+
+/// Longest message, both ways; of the contract.
+const MESSAGE_MAX: usize = 1 << 20;
+/// Most streams on one connection; a client with more to do opens another.
+const STREAMS_MAX: u32 = 256;
+/// How often an idle client is asked whether it lives, and how long it may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+/// How long streams and calls may take to end when the scheduler stops. Streams end at once; a call waits for a commit.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long everything else may take afterwards.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the scheduler's state is kept.
+#[derive(Clone)]
+pub enum StoreChoice {
+    /// In a directory, durable.
+    Embedded {
+        /// The directory, made if need be.
+        directory: PathBuf,
+    },
+    /// In memory, gone with the process.
+    Memory,
+    /// Somewhere else, opened by the caller: for tests.
+    Given(Arc<dyn Store>),
+}
+
+impl std::fmt::Debug for StoreChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Embedded { directory } => f.debug_struct("Embedded").field("directory", directory).finish(),
+            Self::Memory => f.write_str("Memory"),
+            Self::Given(_) => f.write_str("Given"),
+        }
+    }
+}
+
+/// What a scheduler is made of. Checked already; see [`crate::config`] for where it comes from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where callers and agents come in.
+    pub listen: SocketAddr,
+    /// Where operators look; none: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Where the state is kept.
+    pub store: StoreChoice,
+    /// What applications inherit.
+    pub default_policy: Policy,
+    /// Where agents dial in, `host:port`, if that is not where they call.
+    pub attach_endpoint: String,
+}
+
+impl Config {
+    /// A scheduler on free ports of the loopback address that remembers nothing: for tests and the demo.
+    #[must_use]
+    pub fn ephemeral() -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            listen: loopback,
+            admin_listen: Some(loopback),
+            store: StoreChoice::Memory,
+            default_policy: Policy::built_in(),
+            attach_endpoint: String::new(),
+        }
+    }
+}
+
+/// Why a scheduler cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The store cannot be opened; another scheduler may have it open.
+    #[error("cannot open the store")]
+    Store(#[source] Box<embedded::OpenError>),
+    /// Opening the store was interrupted.
+    #[error("opening the store was interrupted")]
+    Interrupted,
+    /// A stored record is unreadable.
+    #[error("cannot read the store")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store cannot be written.
+    #[error("cannot write the store")]
+    Write(#[source] CommitError),
+    /// There is no clock.
+    #[error("cannot establish the time")]
+    Clock(#[source] StartError),
+    /// There is no secret key.
+    #[error("cannot load the secret key")]
+    Secrets(#[source] secrets::LoadError),
+}
+
+/// Why a scheduler ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Open operations could not be taken up.
+    #[error("cannot take up the open operations")]
+    Recover(#[source] driver::RecoverError),
+    /// The registered instances could not be read.
+    #[error("cannot read the registered instances")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server failed.
+    #[error("the server failed")]
+    Serve(#[source] tonic::transport::Error),
+    /// The descriptions of the services are broken; a bug of the build.
+    #[error("the service descriptions are broken")]
+    Reflection(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Starts schedulers.
+#[derive(Debug)]
+pub struct Scheduler;
+
+/// A scheduler with its sockets and its store, not serving yet.
+pub struct Bound {
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    local: SocketAddr,
+    admin_local: Option<SocketAddr>,
+    store: Arc<dyn Store>,
+    timeline: Arc<Timeline>,
+    secrets: Arc<Secrets>,
+    config: Config,
+}
+
+impl Scheduler {
+    /// Opens the store and reserves the sockets.
+    ///
+    /// # Errors
+    /// The first thing that is not to be had; nothing is left behind but, perhaps, an empty store.
+    pub async fn bind(config: Config) -> Result<Bound, BindError> {
+        let listener = listen(config.listen).await?;
+        let admin = match config.admin_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let local = local(&listener, config.listen)?;
+        let admin_local = match &admin {
+            Some(listener) => Some(self::local(listener, config.listen)?),
+            None => None,
+        };
+        let store = open_store(&config.store).await?;
+        let read = |error: LoadError| BindError::Read(Box::new(error));
+        let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
+        let anchor = anchor.map(|stored| stored.record.into());
+        let timeline = Arc::new(Timeline::start(anchor.as_ref()).map_err(BindError::Clock)?);
+        let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
+        store.commit(first).await.map_err(BindError::Write)?;
+        let secrets = Secrets::load(&*store, &mut system_entropy()).await.map_err(BindError::Secrets)?;
+        Ok(Bound { listener, admin, local, admin_local, store, timeline, secrets: Arc::new(secrets), config })
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
+}
+
+fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, BindError> {
+    listener.local_addr().map_err(|source| BindError::Listen { address, source })
+}
+
+async fn open_store(choice: &StoreChoice) -> Result<Arc<dyn Store>, BindError> {
+    match choice {
+        StoreChoice::Given(store) => Ok(Arc::clone(store)),
+        StoreChoice::Memory => Ok(Arc::new(MemoryStore::new(Uuid::new_v4()))),
+        StoreChoice::Embedded { directory } => {
+            let directory = directory.clone();
+            let open = move || EmbeddedStore::open(&directory, &embedded::Options::new(Uuid::new_v4()));
+            let opened = tokio::task::spawn_blocking(open).await.map_err(|_| BindError::Interrupted)?;
+            Ok(Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?))
+        }
+    }
+}
+
+/// Everything that runs, and what is needed to stop it.
+struct Running {
+    service: Service,
+    attachments: Attachments,
+    driver: Handle,
+    metrics: Metrics,
+    tasks: Tasks,
+    resumed: usize,
+}
+
+impl Bound {
+    /// Where callers and agents come in.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Where operators look.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_local
+    }
+
+    /// Serves until `until` resolves, then stops gracefully.
+    ///
+    /// # Errors
+    /// What kept it from serving.
+    pub async fn run(self, until: impl Future<Output = ()>) -> Result<(), RunError> {
+        self.run_and_tell(until, |_| ()).await
+    }
+
+    /// The same; `ready` hears how many operations were resumed, just before the first call is served.
+    ///
+    /// # Errors
+    /// As [`Bound::run`].
+    pub async fn run_and_tell(
+        self,
+        until: impl Future<Output = ()>,
+        ready: impl FnOnce(usize),
+    ) -> Result<(), RunError> {
+        let (signal, drain) = drain::channel();
+        let running = self.start(&drain).await?;
+        let Running { service, attachments, driver, metrics, tasks, resumed } = running;
+        let Self { listener, admin, store, .. } = self;
+        if let Some(listener) = admin {
+            let admin = Admin { metrics: metrics.clone(), driver, store: Arc::clone(&store), drain: drain.clone() };
+            tasks.spawn("admin", admin.run(listener, tasks.clone()));
+        }
+        let (health, health_server) = tonic_health::server::health_reporter();
+        set_health(&health, ServingStatus::Serving).await;
+        tasks.spawn("health", watch_health(health.clone(), Arc::clone(&store), drain.clone()));
+        let (connections, incoming) = accept::channel();
+        let accepting = accept::Accepting { attachments, tasks: tasks.clone(), drain: drain.clone(), connections };
+        tasks.spawn("accept", accepting.run(listener));
+        let router = Server::builder()
+            .max_concurrent_streams(STREAMS_MAX)
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .layer(RpcLayer::new(metrics))
+            .add_service(limited(SchedulerServer::new(service.clone())))
+            .add_service(limited_gateway(AgentGatewayServer::new(service)))
+            .add_service(health_server)
+            .add_service(reflection()?.build_v1().map_err(|error| RunError::Reflection(Box::new(error)))?)
+            .add_service(reflection()?.build_v1alpha().map_err(|error| RunError::Reflection(Box::new(error)))?);
+        ready(resumed);
+        let incoming = ReceiverStream::new(incoming);
+        let mut serving = Box::pin(router.serve_with_incoming_shutdown(incoming, drain.clone().into_signaled()));
+        let outcome = tokio::select! {
+            outcome = &mut serving => Some(outcome),
+            () = until => None,
+        };
+        set_health(&health, ServingStatus::NotServing).await;
+        signal.announce();
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => match tokio::time::timeout(DRAIN_LIMIT, serving).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    warn!(limit = ?DRAIN_LIMIT, "some calls did not end in time and are cut off");
+                    Ok(())
+                }
+            },
+        };
+        if let Err(error) = tasks.shutdown(STOP_LIMIT).await {
+            warn!(%error, "the scheduler stops without waiting longer");
+        }
+        info!("scheduler stopped; open operations rest where they are");
+        outcome.map_err(RunError::Serve)
+    }
+
+    /// Makes the parts and takes up what is in the store.
+    async fn start(&self, drain: &drain::Watch) -> Result<Running, RunError> {
+        let read = |error: LoadError| RunError::Read(Box::new(error));
+        let tasks = Tasks::new();
+        let clock: Arc<dyn Clock> = Arc::clone(&self.timeline) as Arc<dyn Clock>;
+        let (store, secrets) = (Arc::clone(&self.store), Arc::clone(&self.secrets));
+        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), tasks.clone(), drain.clone());
+        for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
+            hooks.registered(&instance.record);
+        }
+        let driver = Handle::new(driver::Parts {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            hooks: hooks.clone(),
+            secrets: Arc::clone(&secrets),
+            tasks: tasks.clone(),
+            drain: drain.clone(),
+            randomness: Box::new(|| Box::new(random_fraction)),
+        });
+        let metrics = Metrics::new();
+        let (history, follower): (History, Follower) =
+            history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone());
+        tasks.spawn("history", follower.run(drain.clone()));
+        let retention = Retention {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            timeline: Some(Arc::clone(&self.timeline)),
+        };
+        tasks.spawn("retention", retention.run(drain.clone()));
+        let plan = driver.recover().await.map_err(RunError::Recover)?;
+        let default_policy = Arc::new(self.config.default_policy.clone());
+        let registry = Registry {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            hooks: hooks.clone(),
+            default_policy: Arc::clone(&default_policy),
+        };
+        let attachments = Attachments::new(hooks, secrets, system_entropy());
+        let service = Service::new(Parts {
+            admission: Admission { registry: registry.clone(), driver: driver.clone() },
+            registry,
+            driver: driver.clone(),
+            attachments: attachments.clone(),
+            watches: Watches { store, clock, history, drain: drain.clone() },
+            tasks: tasks.clone(),
+            default_policy,
+            attach_endpoint: self.config.attach_endpoint.clone(),
+        });
+        Ok(Running { service, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
+    }
+}
+
+/// A number in [0, 1), for jitter.
+fn random_fraction() -> f64 {
+    let bits = u64::from_be_bytes(Uuid::new_v4().into_bytes()[..8].try_into().unwrap_or_default());
+    // The version bits of the UUID lie in the lower half of these 64; the upper 32 are all random.
+    (bits >> 32) as f64 / f64::from(u32::MAX).max(1.0)
+}
+
+fn limited(server: SchedulerServer<Service>) -> SchedulerServer<Service> {
+    server.max_decoding_message_size(MESSAGE_MAX)
+}
+
+fn limited_gateway(server: AgentGatewayServer<Service>) -> AgentGatewayServer<Service> {
+    server.max_decoding_message_size(MESSAGE_MAX)
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in ["", "quiesce.v1.Scheduler", "quiesce.v1.AgentGateway"] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Says NOT_SERVING when the store has failed for good.
+async fn watch_health(health: HealthReporter, store: Arc<dyn Store>, drain: drain::Watch) {
+    let mut durable = store.durable();
+    loop {
+        tokio::select! {
+            changed = durable.changed() => if changed.is_err() { break },
+            () = drain.signaled() => return,
+        }
+    }
+    set_health(&health, ServingStatus::NotServing).await;
+}
+
+/// Reflection of what is served here, and of the details that errors carry; the hook's service is served elsewhere.
+fn reflection() -> Result<tonic_reflection::server::Builder<'static>, RunError> {
+    let broken = |error: prost::DecodeError| RunError::Reflection(Box::new(error));
+    let mut ours = prost_types::FileDescriptorSet::decode(quiesce_protocol::FILE_DESCRIPTOR_SET).map_err(broken)?;
+    ours.file.retain(|file| !file.name().ends_with("shutdown_hook.proto"));
+    Ok(tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(ours)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+}

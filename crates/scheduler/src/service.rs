@@ -1,0 +1,312 @@
+//! The gRPC services: from a request on the wire to the part of the scheduler that knows, and back.
+//!
+//! One child per resource. A handler validates, calls, converts; it decides nothing. Whatever changes something runs as
+//! a task of its own: a caller that goes away (deadline, broken connection) must not leave a change half told.
+
+mod applications;
+mod clusters;
+mod gateway;
+mod instances;
+mod operations;
+
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, StreamExt as _};
+use quiesce_operation::Policy;
+use quiesce_protocol::v1;
+use quiesce_runtime::tasks::Tasks;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use crate::admission::Admission;
+use crate::attach::Attachments;
+use crate::convert::duration_to_wire;
+use crate::convert::policy::policy_to_wire;
+use crate::driver::Handle;
+use crate::identity;
+use crate::page::PAGE_MAX;
+use crate::registry::Registry;
+use crate::status::Problem;
+use crate::watch::Watches;
+use crate::{idempotency, retention};
+
+/// Most watches open at the same time. Each costs a cursor and some buffers; far more than people and machines that
+/// have a reason to look.
+const WATCHES_MAX: usize = 2000;
+
+/// What the handlers work with.
+pub(crate) struct Parts {
+    pub(crate) registry: Registry,
+    pub(crate) admission: Admission,
+    pub(crate) driver: Handle,
+    pub(crate) attachments: Attachments,
+    pub(crate) watches: Watches,
+    pub(crate) tasks: Tasks,
+    pub(crate) default_policy: Arc<Policy>,
+    /// Where agents dial in, when that is not where they called.
+    pub(crate) attach_endpoint: String,
+}
+
+/// Both services. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Service {
+    parts: Arc<Parts>,
+    watch_permits: Arc<Semaphore>,
+}
+
+impl std::ops::Deref for Service {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Service {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts), watch_permits: Arc::new(Semaphore::new(WATCHES_MAX)) }
+    }
+
+    /// Runs a change to its end, whether or not the caller waits for it.
+    async fn carry_out<T, F>(&self, name: &'static str, change: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        let done = self.tasks.spawn(name, change).join().await;
+        done.unwrap_or(Err(Problem::NotServing("the scheduler is stopping")))
+    }
+
+    fn server_info(&self) -> v1::GetServerInfoResponse {
+        v1::GetServerInfoResponse {
+            implementation: "quiesce".to_owned(),
+            implementation_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol_version: "1.0".to_owned(),
+            default_policy: Some(policy_to_wire(&self.default_policy)),
+            max_page_size: i32::try_from(PAGE_MAX).unwrap_or(i32::MAX),
+            request_id_retention: Some(duration_to_wire(idempotency::RETENTION)),
+            event_retention: Some(duration_to_wire(retention::EVENTS_FOR)),
+            operation_retention: Some(duration_to_wire(retention::OPERATIONS_FOR)),
+            attach_endpoint: self.attach_endpoint.clone(),
+        }
+    }
+}
+
+fn answer<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(Status::from)
+}
+
+/// What arrives, and from whom.
+fn open<T>(request: Request<T>) -> (String, T) {
+    (identity::of(&request), request.into_inner())
+}
+
+#[tonic::async_trait]
+impl v1::scheduler_server::Scheduler for Service {
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        Ok(Response::new(self.server_info()))
+    }
+
+    async fn create_application(
+        &self,
+        request: Request<v1::CreateApplicationRequest>,
+    ) -> Result<Response<v1::CreateApplicationResponse>, Status> {
+        answer(applications::create(self, open(request)).await)
+    }
+
+    async fn get_application(
+        &self,
+        request: Request<v1::GetApplicationRequest>,
+    ) -> Result<Response<v1::GetApplicationResponse>, Status> {
+        answer(applications::get(self, request.into_inner()).await)
+    }
+
+    async fn list_applications(
+        &self,
+        request: Request<v1::ListApplicationsRequest>,
+    ) -> Result<Response<v1::ListApplicationsResponse>, Status> {
+        answer(applications::list(self, request.into_inner()).await)
+    }
+
+    async fn update_application(
+        &self,
+        request: Request<v1::UpdateApplicationRequest>,
+    ) -> Result<Response<v1::UpdateApplicationResponse>, Status> {
+        answer(applications::update(self, open(request)).await)
+    }
+
+    async fn migrate_application(
+        &self,
+        request: Request<v1::MigrateApplicationRequest>,
+    ) -> Result<Response<v1::MigrateApplicationResponse>, Status> {
+        answer(operations::migrate(self, open(request)).await)
+    }
+
+    async fn delete_application(
+        &self,
+        request: Request<v1::DeleteApplicationRequest>,
+    ) -> Result<Response<v1::DeleteApplicationResponse>, Status> {
+        answer(operations::delete(self, open(request)).await)
+    }
+
+    async fn create_cluster(
+        &self,
+        request: Request<v1::CreateClusterRequest>,
+    ) -> Result<Response<v1::CreateClusterResponse>, Status> {
+        answer(clusters::create(self, open(request)).await)
+    }
+
+    async fn get_cluster(
+        &self,
+        request: Request<v1::GetClusterRequest>,
+    ) -> Result<Response<v1::GetClusterResponse>, Status> {
+        answer(clusters::get(self, request.into_inner()).await)
+    }
+
+    async fn list_clusters(
+        &self,
+        request: Request<v1::ListClustersRequest>,
+    ) -> Result<Response<v1::ListClustersResponse>, Status> {
+        answer(clusters::list(self, request.into_inner()).await)
+    }
+
+    async fn update_cluster(
+        &self,
+        request: Request<v1::UpdateClusterRequest>,
+    ) -> Result<Response<v1::UpdateClusterResponse>, Status> {
+        answer(clusters::update(self, open(request)).await)
+    }
+
+    async fn delete_cluster(
+        &self,
+        request: Request<v1::DeleteClusterRequest>,
+    ) -> Result<Response<v1::DeleteClusterResponse>, Status> {
+        answer(clusters::delete(self, request.into_inner()).await)
+    }
+
+    async fn get_instance(
+        &self,
+        request: Request<v1::GetInstanceRequest>,
+    ) -> Result<Response<v1::GetInstanceResponse>, Status> {
+        answer(instances::get(self, request.into_inner()).await)
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<v1::ListInstancesRequest>,
+    ) -> Result<Response<v1::ListInstancesResponse>, Status> {
+        answer(instances::list(self, request.into_inner()).await)
+    }
+
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::GetOperationResponse>, Status> {
+        answer(operations::get(self, request.into_inner()).await)
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        answer(operations::list(self, request.into_inner()).await)
+    }
+
+    type WatchOperationStream = BoxStream<'static, Result<v1::WatchOperationResponse, Status>>;
+
+    async fn watch_operation(
+        &self,
+        request: Request<v1::WatchOperationRequest>,
+    ) -> Result<Response<Self::WatchOperationStream>, Status> {
+        let events = operations::watch_one(self, request.into_inner()).await?;
+        let events = events.map(|event| event.map(|event| v1::WatchOperationResponse { event: Some(event) }));
+        Ok(Response::new(events.map(|event| event.map_err(Status::from)).boxed()))
+    }
+
+    type WatchOperationsStream = BoxStream<'static, Result<v1::WatchOperationsResponse, Status>>;
+
+    async fn watch_operations(
+        &self,
+        request: Request<v1::WatchOperationsRequest>,
+    ) -> Result<Response<Self::WatchOperationsStream>, Status> {
+        let events = operations::watch_all(self, request.into_inner()).await?;
+        let events = events.map(|event| event.map(|event| v1::WatchOperationsResponse { event: Some(event) }));
+        Ok(Response::new(events.map(|event| event.map_err(Status::from)).boxed()))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::CancelOperationResponse>, Status> {
+        answer(operations::cancel(self, open(request)).await)
+    }
+
+    async fn retry_operation(
+        &self,
+        request: Request<v1::RetryOperationRequest>,
+    ) -> Result<Response<v1::RetryOperationResponse>, Status> {
+        answer(operations::retry(self, open(request)).await)
+    }
+
+    async fn extend_operation(
+        &self,
+        request: Request<v1::ExtendOperationRequest>,
+    ) -> Result<Response<v1::ExtendOperationResponse>, Status> {
+        answer(operations::extend(self, open(request)).await)
+    }
+
+    async fn confirm_operation(
+        &self,
+        request: Request<v1::ConfirmOperationRequest>,
+    ) -> Result<Response<v1::ConfirmOperationResponse>, Status> {
+        answer(operations::confirm(self, open(request)).await)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::agent_gateway_server::AgentGateway for Service {
+    async fn register_instance(
+        &self,
+        request: Request<v1::RegisterInstanceRequest>,
+    ) -> Result<Response<v1::RegisterInstanceResponse>, Status> {
+        answer(gateway::register(self, request.into_inner()).await)
+    }
+
+    async fn deregister_instance(
+        &self,
+        request: Request<v1::DeregisterInstanceRequest>,
+    ) -> Result<Response<v1::DeregisterInstanceResponse>, Status> {
+        answer(gateway::deregister(self, request.into_inner()).await)
+    }
+
+    async fn admit_start(
+        &self,
+        request: Request<v1::AdmitStartRequest>,
+    ) -> Result<Response<v1::AdmitStartResponse>, Status> {
+        answer(gateway::admit_start(self, request.into_inner()).await)
+    }
+
+    async fn report_end(
+        &self,
+        request: Request<v1::ReportEndRequest>,
+    ) -> Result<Response<v1::ReportEndResponse>, Status> {
+        answer(gateway::report_end(self, request.into_inner()).await)
+    }
+
+    async fn complete_shutdown(
+        &self,
+        request: Request<v1::CompleteShutdownRequest>,
+    ) -> Result<Response<v1::CompleteShutdownResponse>, Status> {
+        answer(gateway::complete_shutdown(self, request.into_inner()).await)
+    }
+
+    async fn extend_deadline(
+        &self,
+        request: Request<v1::ExtendDeadlineRequest>,
+    ) -> Result<Response<v1::ExtendDeadlineResponse>, Status> {
+        answer(gateway::extend_deadline(self, request.into_inner()).await)
+    }
+}

@@ -1,0 +1,177 @@
+//! AgentGateway RPCs: what agents and, by completion token, applications call.
+
+use quiesce_protocol::v1;
+
+use super::Service;
+use super::applications::default_draft;
+use crate::convert;
+use crate::convert::resource::instance_to_wire;
+use crate::convert::{duration_to_wire, unsigned};
+use crate::driver::{CompletionError, Granted};
+use crate::hooks::report::blot_out;
+use crate::hooks::wire::stop_result;
+use crate::records::Connect;
+use crate::registry::{Admit, End, Registration};
+use crate::secrets::CompletionToken;
+use crate::status::Problem;
+use crate::validate::Violations;
+
+pub(super) async fn register(
+    service: &Service,
+    request: v1::RegisterInstanceRequest,
+) -> Result<v1::RegisterInstanceResponse, Problem> {
+    let wanted = registration(service, &request)?;
+    let (application, instance) = (wanted.application.clone(), wanted.instance.clone());
+    let registry = service.registry.clone();
+    let stored = service.carry_out("register instance", async move { registry.register(&wanted).await }).await?;
+    let mut response = v1::RegisterInstanceResponse::default();
+    match &stored.record.connect {
+        Connect::Listen { .. } => {
+            response.hook_token = service.registry.hooks.token(&application, &instance).reveal().to_owned();
+        }
+        Connect::DialIn => {
+            let token = service.attachments.issue(&application, &instance);
+            let token = token.map_err(|error| Problem::Internal(Box::new(error)))?;
+            response.attach_token = token.reveal().to_owned();
+            response.attach_endpoint.clone_from(&service.attach_endpoint);
+        }
+    }
+    let home = service.registry.application(&application).await?;
+    let holder = service.registry.holder(&home.record).await?;
+    let view = service.registry.view_instance(stored, holder.as_ref());
+    response.instance = Some(instance_to_wire(&*service.registry.clock, &view));
+    Ok(response)
+}
+
+fn registration(service: &Service, request: &v1::RegisterInstanceRequest) -> Result<Registration, Problem> {
+    let mut bad = Violations::new();
+    let instance = request.instance.clone().unwrap_or_default();
+    let name = bad.instance("instance.name", &instance.name);
+    let connect = bad.connect("instance", &instance);
+    let cluster = bad.optional_cluster("instance.cluster", &instance.cluster);
+    let labels = bad.map("instance.labels", &instance.labels);
+    let agent_id = bad.agent_id("instance.agent_id", &instance.agent_id);
+    let default_application = match (&request.default_application, &name) {
+        (Some(default), Some((application, _))) => default_draft(default, application, &mut bad),
+        (Some(_) | None, _) => None,
+    };
+    if let Some(draft) = &default_application {
+        bad.policy("default_application.policy", &service.default_policy.with(&draft.policy));
+        if draft.cluster.is_none() && cluster.is_none() {
+            bad.add("default_application.cluster", "must be set");
+        }
+    }
+    let ((application, instance_id), connect) = bad.finish(name.zip(connect))?;
+    Ok(Registration {
+        application,
+        instance: instance_id,
+        connect,
+        cluster,
+        stop_order: instance.stop_order,
+        labels,
+        agent_id,
+        default_application,
+        held: request.held,
+    })
+}
+
+pub(super) async fn deregister(
+    service: &Service,
+    request: v1::DeregisterInstanceRequest,
+) -> Result<v1::DeregisterInstanceResponse, Problem> {
+    let mut bad = Violations::new();
+    let name = bad.instance("name", &request.name);
+    let (application, instance) = bad.finish(name)?;
+    let registry = service.registry.clone();
+    let change = async move { registry.deregister(&application, &instance).await };
+    service.carry_out("deregister instance", change).await?;
+    Ok(v1::DeregisterInstanceResponse {})
+}
+
+pub(super) async fn admit_start(
+    service: &Service,
+    request: v1::AdmitStartRequest,
+) -> Result<v1::AdmitStartResponse, Problem> {
+    let mut bad = Violations::new();
+    let name = bad.instance("instance", &request.instance);
+    let start_id = bad.start_id("start_id", &request.start_id);
+    let agent_id = bad.agent_id("agent_id", &request.agent_id);
+    let held_by = if request.held_by.is_empty() { None } else { bad.operation("held_by", &request.held_by) };
+    if request.last_epoch < 0 || request.last_epoch == i64::MAX {
+        bad.add("last_epoch", "must not be negative, nor the largest number there is");
+    }
+    let (application, instance) = bad.finish(name)?;
+    let last_epoch = unsigned(request.last_epoch);
+    let wanted = Admit { application, instance, start_id, agent_id, last_epoch, held_by };
+    let registry = service.registry.clone();
+    let epoch = service.carry_out("admit start", async move { registry.admit_start(&wanted).await }).await?;
+    Ok(v1::AdmitStartResponse { epoch: convert::long(epoch) })
+}
+
+pub(super) async fn report_end(
+    service: &Service,
+    request: v1::ReportEndRequest,
+) -> Result<v1::ReportEndResponse, Problem> {
+    let mut bad = Violations::new();
+    let name = bad.instance("instance", &request.instance);
+    let agent_id = bad.agent_id("agent_id", &request.agent_id);
+    let (application, instance) = bad.finish(name)?;
+    let result = stop_result(&request.result.unwrap_or_default());
+    let end = End { application, instance, agent_id, epoch: unsigned(request.epoch) };
+    let registry = service.registry.clone();
+    let ended = result.proves_end(quiesce_operation::report::Evidence::ProcessGone);
+    service.carry_out("report end", async move { registry.report_end(&end, ended).await }).await?;
+    Ok(v1::ReportEndResponse {})
+}
+
+pub(super) async fn complete_shutdown(
+    service: &Service,
+    request: v1::CompleteShutdownRequest,
+) -> Result<v1::CompleteShutdownResponse, Problem> {
+    let mut bad = Violations::new();
+    if request.result.is_none() {
+        bad.add("result", "must be set");
+    }
+    bad.check()?;
+    let token = CompletionToken::parse(&request.completion_token).ok_or(Problem::CompletionTokenInvalid)?;
+    let mut result = stop_result(&request.result.unwrap_or_default());
+    blot_out(&mut result.message, &token);
+    let driver = service.driver.clone();
+    let change = async move { Ok(driver.complete(&request.shutdown_id, &token, result).await?) };
+    service.carry_out("complete shutdown", change).await?;
+    Ok(v1::CompleteShutdownResponse {})
+}
+
+pub(super) async fn extend_deadline(
+    service: &Service,
+    request: v1::ExtendDeadlineRequest,
+) -> Result<v1::ExtendDeadlineResponse, Problem> {
+    let mut bad = Violations::new();
+    let wanted = bad.duration("wanted_grace_period", request.wanted_grace_period.as_ref());
+    if request.wanted_grace_period.is_none() {
+        bad.add("wanted_grace_period", "must be set");
+    }
+    bad.reason(&request.reason);
+    let wanted = bad.finish(wanted)?;
+    let token = CompletionToken::parse(&request.completion_token).ok_or(Problem::CompletionTokenInvalid)?;
+    let driver = service.driver.clone();
+    let change = async move { Ok(driver.want_more_time(&request.shutdown_id, &token, wanted).await?) };
+    let Granted { grace, deadline, remaining } = service.carry_out("extend deadline", change).await?;
+    Ok(v1::ExtendDeadlineResponse {
+        grace_period: Some(duration_to_wire(grace)),
+        deadline_time: Some(convert::timestamp(&*service.registry.clock, deadline)),
+        remaining_extension: Some(duration_to_wire(remaining)),
+    })
+}
+
+impl From<CompletionError> for Problem {
+    fn from(error: CompletionError) -> Self {
+        match error {
+            CompletionError::NotFound => Self::ShutdownNotFound,
+            CompletionError::TokenInvalid => Self::CompletionTokenInvalid,
+            CompletionError::Stale => Self::CompletionTokenStale,
+            CompletionError::Exhausted { granted } => Self::ExtensionExhausted { maximum: granted.grace },
+            CompletionError::NotRecorded(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Checks of what callers send: every violation of a request is found and reported at once, by field path.
+//!
+//! Owns the limits of the contract ("Limits", "Names" in `types.proto`). It looks at requests only, never at what is
+//! stored.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use quiesce_operation::{ApplicationId, ClusterId, InstanceId, NameError, OperationId, Placement, Policy};
+use quiesce_protocol::v1;
+
+use crate::convert::report::{MESSAGE_MAX, TEXT_MAX};
+use crate::records::Connect;
+use crate::status::{Problem, Violation};
+
+/// Longest display name, in bytes.
+const DISPLAY_NAME_MAX: usize = 128;
+/// Longest request id and start id, in characters.
+const REQUEST_ID_MAX: usize = 64;
+/// Longest agent id, in bytes.
+const AGENT_ID_MAX: usize = 64;
+/// Most entries of a map.
+const MAP_MAX: usize = 64;
+/// Longest key of a map, in bytes.
+const MAP_KEY_MAX: usize = 63;
+/// Longest value of a map, in bytes.
+const MAP_VALUE_MAX: usize = 1024;
+/// Longest duration on the wire.
+const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Longest filter: far above what anybody types, far below what would be work to parse.
+const FILTER_MAX: usize = 4096;
+/// Most violations reported; a request with more is not looked at by a person.
+const VIOLATIONS_MAX: usize = 100;
+
+/// The violations found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Violations {
+    found: Vec<Violation>,
+}
+
+impl Violations {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes one.
+    pub(crate) fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        if self.found.len() < VIOLATIONS_MAX {
+            self.found.push(Violation { field: field.into(), description: description.into() });
+        }
+    }
+
+    /// Fails with all that were found.
+    pub(crate) fn check(self) -> Result<(), Problem> {
+        if self.found.is_empty() { Ok(()) } else { Err(Problem::InvalidFields(self.found)) }
+    }
+
+    /// The value, if nothing was found; a missing value goes with a violation.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Problem> {
+        self.check()?;
+        value.ok_or_else(|| Problem::field("", "must be set"))
+    }
+
+    fn parsed<T>(&mut self, field: &str, result: Result<T, NameError>) -> Option<T> {
+        result.map_err(|error| self.add(field, error.to_string())).ok()
+    }
+
+    /// `applications/{application}`
+    pub(crate) fn application(&mut self, field: &str, name: &str) -> Option<ApplicationId> {
+        let Some(id) = name.strip_prefix("applications/") else {
+            self.add(field, "must have the form applications/{application}");
+            return None;
+        };
+        self.parsed(field, ApplicationId::parse(id))
+    }
+
+    /// `applications/{application}/instances/{instance}`
+    pub(crate) fn instance(&mut self, field: &str, name: &str) -> Option<(ApplicationId, InstanceId)> {
+        let parts: Vec<&str> = name.split('/').collect();
+        let ["applications", application, "instances", instance] = parts[..] else {
+            self.add(field, "must have the form applications/{application}/instances/{instance}");
+            return None;
+        };
+        let application = self.parsed(field, ApplicationId::parse(application));
+        let instance = self.parsed(field, InstanceId::parse(instance));
+        application.zip(instance)
+    }
+
+    /// `clusters/{cluster}`
+    pub(crate) fn cluster_name(&mut self, field: &str, name: &str) -> Option<ClusterId> {
+        let Some(id) = name.strip_prefix("clusters/") else {
+            self.add(field, "must have the form clusters/{cluster}");
+            return None;
+        };
+        self.parsed(field, ClusterId::parse(id))
+    }
+
+    /// `operations/{operation}`
+    pub(crate) fn operation(&mut self, field: &str, name: &str) -> Option<OperationId> {
+        let Some(id) = name.strip_prefix("operations/") else {
+            self.add(field, "must have the form operations/{operation}");
+            return None;
+        };
+        self.parsed(field, OperationId::parse(id))
+    }
+
+    /// A bare `{cluster}`, required.
+    pub(crate) fn cluster(&mut self, field: &str, id: &str) -> Option<ClusterId> {
+        if id.is_empty() {
+            self.add(field, "must be set");
+            return None;
+        }
+        self.parsed(field, ClusterId::parse(id))
+    }
+
+    /// A bare `{cluster}`, or nothing.
+    pub(crate) fn optional_cluster(&mut self, field: &str, id: &str) -> Option<ClusterId> {
+        if id.is_empty() { None } else { self.cluster(field, id) }
+    }
+
+    /// A text of at most `max` bytes.
+    pub(crate) fn text(&mut self, field: &str, text: &str, max: usize) -> String {
+        if text.len() > max {
+            self.add(field, format!("must have at most {max} bytes, has {}", text.len()));
+        }
+        text.to_owned()
+    }
+
+    /// A display name.
+    pub(crate) fn display_name(&mut self, field: &str, text: &str) -> String {
+        self.text(field, text, DISPLAY_NAME_MAX)
+    }
+
+    /// A reason.
+    pub(crate) fn reason(&mut self, text: &str) -> String {
+        self.text("reason", text, MESSAGE_MAX)
+    }
+
+    /// Identity of an agent.
+    pub(crate) fn agent_id(&mut self, field: &str, text: &str) -> String {
+        self.text(field, text, AGENT_ID_MAX)
+    }
+
+    /// A request id, if there is one.
+    pub(crate) fn request_id(&mut self, id: &str) -> String {
+        if !id.is_empty() {
+            self.token("request_id", id);
+        }
+        id.to_owned()
+    }
+
+    /// A start id; required.
+    pub(crate) fn start_id(&mut self, field: &str, id: &str) -> String {
+        self.token(field, id);
+        id.to_owned()
+    }
+
+    fn token(&mut self, field: &str, id: &str) {
+        let fits = !id.is_empty()
+            && id.len() <= REQUEST_ID_MAX
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
+        if !fits {
+            self.add(field, format!("must be 1 to {REQUEST_ID_MAX} characters of A-Z, a-z, 0-9 and ._:-"));
+        }
+    }
+
+    /// An etag: the revision in it, none if it is not one of ours and therefore matches nothing.
+    pub(crate) fn etag(&mut self, etag: &str) -> String {
+        self.text("etag", etag, TEXT_MAX)
+    }
+
+    /// A filter.
+    pub(crate) fn filter<'a>(&mut self, text: &'a str) -> &'a str {
+        if text.len() > FILTER_MAX {
+            self.add("filter", format!("must have at most {FILTER_MAX} bytes"));
+            return "";
+        }
+        text
+    }
+
+    /// Labels or parameters.
+    pub(crate) fn map(&mut self, field: &str, map: &HashMap<String, String>) -> BTreeMap<String, String> {
+        if map.len() > MAP_MAX {
+            self.add(field, format!("must have at most {MAP_MAX} entries, has {}", map.len()));
+        }
+        let sorted: BTreeMap<String, String> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        for (key, value) in &sorted {
+            if key.is_empty() || key.len() > MAP_KEY_MAX {
+                self.add(format!("{field}.{key}"), format!("key must have 1 to {MAP_KEY_MAX} bytes"));
+            }
+            if value.len() > MAP_VALUE_MAX {
+                self.add(format!("{field}.{key}"), format!("value must have at most {MAP_VALUE_MAX} bytes"));
+            }
+        }
+        sorted
+    }
+
+    /// A duration, if set: not negative, at most seven days.
+    pub(crate) fn duration(&mut self, field: &str, value: Option<&prost_types::Duration>) -> Option<Duration> {
+        let value = value?;
+        match Duration::try_from(*value) {
+            Ok(duration) if duration <= DURATION_MAX => Some(duration),
+            Ok(_) => {
+                self.add(field, "must be at most 7 days");
+                None
+            }
+            Err(_) => {
+                self.add(field, "must be a duration that is not negative");
+                None
+            }
+        }
+    }
+
+    /// A count, if set.
+    pub(crate) fn count(&mut self, field: &str, value: Option<i32>) -> Option<u32> {
+        let count = u32::try_from(value?);
+        count.map_err(|_| self.add(field, "must not be negative")).ok()
+    }
+
+    /// Notes an enum value nobody knows.
+    pub(crate) fn unknown_enum(&mut self, field: &str, value: i32) {
+        self.add(field, format!("{value} is not a known value"));
+    }
+
+    /// A placement; unset is external.
+    pub(crate) fn placement(&mut self, placement: Option<&v1::Placement>) -> Placement {
+        use v1::placement::Driver;
+        match placement.and_then(|placement| placement.driver.as_ref()) {
+            Some(Driver::Agents(v1::AgentsPlacement {})) => Placement::Agents,
+            Some(Driver::External(external)) => {
+                Placement::External { require_confirmation: external.require_confirmation }
+            }
+            None => Placement::External { require_confirmation: false },
+        }
+    }
+
+    /// How a hook is reached.
+    pub(crate) fn connect(&mut self, field: &str, instance: &v1::Instance) -> Option<Connect> {
+        use v1::instance::ConnectMode;
+        match ConnectMode::try_from(instance.connect_mode) {
+            Ok(ConnectMode::DialIn) => Some(Connect::DialIn),
+            Ok(ConnectMode::Listen | ConnectMode::Unspecified) => {
+                let endpoint = &instance.endpoint;
+                if is_endpoint(endpoint) && endpoint.len() <= TEXT_MAX {
+                    return Some(Connect::Listen { endpoint: endpoint.clone() });
+                }
+                let rule = "must be host:port, [v6]:port or unix:/absolute/path (CONNECT_MODE_LISTEN)";
+                self.add(format!("{field}.endpoint"), rule);
+                None
+            }
+            Err(_) => {
+                self.unknown_enum(&format!("{field}.connect_mode"), instance.connect_mode);
+                None
+            }
+        }
+    }
+
+    /// The bounds of a merged policy; violations are reported under `field`.
+    pub(crate) fn policy(&mut self, field: &str, policy: &Policy) {
+        for (path, description) in policy.violations() {
+            self.add(format!("{field}.{path}"), description);
+        }
+    }
+}
+
+/// `host:port`, `[v6]:port` or `unix:/path`. Whether anybody listens there shows later.
+fn is_endpoint(endpoint: &str) -> bool {
+    if let Some(path) = endpoint.strip_prefix("unix:") {
+        return path.starts_with('/') && path.len() > 1 && !path.contains('\0');
+    }
+    let Some((host, port)) = endpoint.rsplit_once(':') else { return false };
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return false;
+    }
+    match host.strip_prefix('[') {
+        Some(v6) => v6.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => {
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_')
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_have_no_scheme_but_unix() {
+        for good in ["10.0.0.7:7080", "localhost:1", "db-0.svc:65535", "[::1]:80", "unix:/run/hook.sock"] {
+            assert!(is_endpoint(good), "{good}");
+        }
+        for bad in
+            ["", "host", "host:0", "host:65536", "http://host:80", "::1:80", "unix:hook", "unix:/", ":80", "a b:1"]
+        {
+            assert!(!is_endpoint(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_violation_is_reported_with_its_field() {
+        let mut bad = Violations::new();
+        bad.application("application.name", "shop");
+        bad.cluster("application.cluster", "a b");
+        bad.text("application.display_name", &"x".repeat(200), 128);
+        bad.duration("policy.grace_period", Some(&prost_types::Duration { seconds: -1, nanos: 0 }));
+        bad.map("labels", &HashMap::from([(String::new(), String::new())]));
+        let Err(Problem::InvalidFields(found)) = bad.check() else { panic!("violations expected") };
+        let fields: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
+        let wanted =
+            ["application.name", "application.cluster", "application.display_name", "policy.grace_period", "labels."];
+        assert_eq!(fields, wanted);
+    }
+}

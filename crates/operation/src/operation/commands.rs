@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Operation, Stage, State, StateName, overriding};
-use crate::failure::OverrideKind;
+use crate::failure::{Override, OverrideKind};
 use crate::id::{InstanceId, OperationId};
 use crate::member::{Again, Member, Run};
 use crate::moment::Moment;
@@ -103,13 +103,16 @@ impl Operation {
         self.round += 1;
         self.attempt = 0;
         self.forced = force;
+        self.cancel_requested = false;
+        if self.spent >= self.policy.overall_timeout {
+            // Whoever goes on after overall_timeout was used up grants it once more; there is no other way to go on.
+            self.spent = Duration::ZERO;
+        }
         if wants_unverified {
-            self.overrides.push(overriding(OverrideKind::AllowUnverified, by, now, None));
+            self.permit(now, OverrideKind::AllowUnverified, by, "to go on without proof", &mut step);
         }
         if force {
-            self.overrides.push(overriding(OverrideKind::Force, by, now, None));
-            let message = format!("{} asked to kill", by.identity);
-            self.emit(now, EventKind::Override, None, None, &message, &mut step);
+            self.permit(now, OverrideKind::Force, by, "to kill", &mut step);
         }
         match stage {
             Stage::Stopping => {
@@ -128,6 +131,16 @@ impl Operation {
             Stage::RollingBack => self.resume_rolling_back(now, &mut step),
         }
         Ok(step)
+    }
+
+    /// Records a permission. The same one, given again by the same person for the same reason, is recorded once.
+    fn permit(&mut self, now: Moment, kind: OverrideKind, by: &Caller, what: &str, step: &mut Step) {
+        let given = overriding(kind, by, now, None);
+        if !self.overrides.iter().any(|one| Override { time: now, ..one.clone() } == given) {
+            self.overrides.push(given);
+        }
+        let message = format!("{} asked {what}", by.identity);
+        self.emit(now, EventKind::Override, None, None, &message, step);
     }
 
     /// Gives every attempt `grace` in all, the running one included; never less than it has.
@@ -149,7 +162,9 @@ impl Operation {
         step.changed = policy != self.policy;
         self.policy = policy;
         for slot in self.slots() {
-            let Run::Running { kill: None, .. } = self.at(slot).run else { continue };
+            let (Run::Running { kill: None, .. } | Run::Calling { then_kill: false, .. }) = self.at(slot).run else {
+                continue;
+            };
             let Some(shutdown) = self.at_mut(slot).shutdown.as_mut().filter(|shutdown| shutdown.grace < grace) else {
                 continue;
             };
@@ -203,9 +218,24 @@ impl Operation {
 /// CANCELLING: the hooks decide, for they alone know whether the application was told.
 impl Operation {
     pub(super) fn ask_back(&self, step: &mut Step) {
-        for member in self.members.iter().filter(|member| member.is_in_flight()) {
+        for member in self.members.iter().filter(|member| is_undecided(member)) {
             let (instance, attempt) = (member.instance.clone(), member.fence());
             step.effects.push(Effect::CancelShutdown { instance, attempt });
+        }
+    }
+
+    /// Puts off every repetition of Shutdown until the hooks have had their say: a hook that hears the repetition first, or
+    /// has forgotten the shutdown, would begin to stop what was to go on.
+    fn be_quiet(&mut self, until: Moment) {
+        for member in &mut self.members {
+            match &mut member.run {
+                Run::Calling { again, .. } => *again = again.map(|again| Again { at: again.at.max(until), ..again }),
+                Run::Running { heard_until, again, .. } => {
+                    *heard_until = (*heard_until).max(until);
+                    *again = again.map(|again| Again { at: again.at.max(until), ..again });
+                }
+                Run::Waiting | Run::Stopped | Run::Unverified | Run::Failed => {}
+            }
         }
     }
 
@@ -222,34 +252,36 @@ impl Operation {
         let taken_back = match answer {
             Ok(()) => true,
             Err(error) => match error.class {
-                CallErrorClass::Lost | CallErrorClass::Busy => {
-                    let due = again.filter(|again| again.at > now && again.at < until);
-                    let again = Some(due.unwrap_or_else(|| Again::after(again, now)));
-                    self.state = State::Cancelling { until, again };
-                    return;
+                // A hook that has not heard of the shutdown may hear of it yet: the call is out.
+                CallErrorClass::Lost | CallErrorClass::Busy => return self.ask_back_later(now, until, again),
+                CallErrorClass::NotFound if !self.at(slot).has_open_shutdown() => {
+                    return self.ask_back_later(now, until, again);
                 }
-                // A hook that has never heard of the shutdown has not told anybody to stop.
-                CallErrorClass::NotFound => !self.at(slot).has_open_shutdown(),
-                CallErrorClass::PointOfNoReturn
+                CallErrorClass::NotFound
+                | CallErrorClass::PointOfNoReturn
                 | CallErrorClass::Rejected
                 | CallErrorClass::Protocol
                 | CallErrorClass::Unimplemented => false,
             },
         };
-        let member = self.at_mut(slot);
         if taken_back {
-            member.run = Run::Waiting;
-            step.changed = true;
+            self.taken_back(slot, step);
         } else {
-            member.told = true;
-            self.point_of_no_return.get_or_insert(now);
+            self.note_told(now, slot);
+            step.changed = true;
         }
+    }
+
+    fn ask_back_later(&mut self, now: Moment, until: Moment, again: Option<Again>) {
+        let due = again.filter(|again| again.at > now && again.at < until);
+        let again = Some(due.unwrap_or_else(|| Again::after(again, now)));
+        self.state = State::Cancelling { until, again };
     }
 
     pub(super) fn cancel_deadlines(&mut self, now: Moment, step: &mut Step) {
         let State::Cancelling { until, again } = self.state else { return };
         if until <= now {
-            for slot in self.slots().filter(|&slot| self.at(slot).is_in_flight()).collect::<Vec<_>>() {
+            for slot in self.slots().filter(|&slot| is_undecided(self.at(slot))).collect::<Vec<_>>() {
                 let message = "its hook did not say whether the shutdown was taken back".to_owned();
                 self.fail_stop(now, slot, crate::Reason::HookUnreachable, message, step);
             }
@@ -259,16 +291,26 @@ impl Operation {
         }
     }
 
-    pub(super) fn advance_cancelling(&mut self, now: Moment, step: &mut Step) {
-        if self.members.iter().any(Member::has_failed) {
-            if !self.members.iter().any(Member::is_in_flight) {
-                self.degrade(now, Stage::Stopping, step);
-            }
-        } else if self.was_told() {
+    pub(super) fn advance_cancelling(&mut self, now: Moment, until: Moment, step: &mut Step) {
+        if self.members.iter().any(is_undecided) {
+            self.be_quiet(until);
+            return;
+        }
+        if !self.was_told() {
+            self.enter(now, State::Cancelled, "cancelled; nothing was told to stop", step);
+        } else if self.members.iter().any(Member::has_failed) && !self.members.iter().any(Member::is_in_flight) {
+            self.degrade(now, Stage::Stopping, step);
+        } else {
             self.cancel_requested = false;
             self.enter(now, State::Stopping, "too late to take it back: an instance has been told to stop", step);
-        } else if !self.members.iter().any(Member::is_in_flight) {
-            self.enter(now, State::Cancelled, "cancelled; nothing was told to stop", step);
+            for slot in self.slots().filter(|&slot| self.at(slot).is_in_flight()) {
+                self.rejoin(slot, false, step);
+            }
         }
     }
+}
+
+/// Whether its hook has not said yet which side of the point of no return it is on.
+fn is_undecided(member: &Member) -> bool {
+    member.is_in_flight() && !member.told
 }

@@ -12,6 +12,9 @@ impl Operation {
     #[must_use]
     pub fn handle(&mut self, now: Moment, input: Input) -> Step {
         let mut step = Step::default();
+        if self.is_done() {
+            return step;
+        }
         match input {
             Input::Begin => self.begin(now, &mut step),
             Input::Probed { instance, serial, answer } => self.probed(now, &instance, serial, answer, &mut step),
@@ -83,6 +86,9 @@ impl Operation {
         if self.is_done() {
             return step;
         }
+        // Those that end something come first, so that nobody is called once more at the moment it is given up.
+        self.overall_deadlines(now, &mut step);
+        self.cancel_deadlines(now, &mut step);
         self.probe_deadlines(now, &mut step);
         for slot in self.slots() {
             self.stop_deadlines(now, slot, &mut step);
@@ -90,9 +96,7 @@ impl Operation {
         for index in 0..self.starts.len() {
             self.start_deadlines(now, index, &mut step);
         }
-        self.cancel_deadlines(now, &mut step);
         self.conclude_deadlines(now, &mut step);
-        self.overall_deadlines(now, &mut step);
         self.advance(now, &mut step);
         step
     }
@@ -109,7 +113,7 @@ impl Operation {
                 State::Stopped { confirmed } => self.advance_stopped(now, confirmed, step),
                 State::Starting => self.advance_starting(now, step),
                 State::Finalizing { until, .. } => self.advance_finalizing(now, until, step),
-                State::Cancelling { .. } => self.advance_cancelling(now, step),
+                State::Cancelling { until, .. } => self.advance_cancelling(now, until, step),
                 State::RollingBack => self.advance_rolling_back(now, step),
                 State::Pending
                 | State::BackingOff { .. }

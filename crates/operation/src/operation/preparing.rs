@@ -1,7 +1,7 @@
 //! PREPARING: every hook answers and says that the stop would work, every target stands by. Also the look back after the
 //! stop: is everything still down?
 
-use super::{Operation, Slot, State};
+use super::{EPOCH_BELIEVED_MAX, Operation, Slot, State};
 use crate::failure::{Failure, Reason};
 use crate::id::InstanceId;
 use crate::member::{Again, Probing, Run};
@@ -18,6 +18,7 @@ impl Operation {
                 member.run = Run::Waiting;
             }
         }
+        self.forget_look_back();
         let message = format!("attempt {}: asking the hooks whether a stop would work", self.attempt);
         self.enter(now, State::Preparing, message, step);
         self.ask_hooks(now, step);
@@ -48,22 +49,26 @@ impl Operation {
         if serial != self.serial {
             return;
         }
-        if let Ok(probe) = &answer {
+        if let Ok(probe) = &answer
+            && probe.epoch <= EPOCH_BELIEVED_MAX
+        {
             // The hook may know a higher epoch than the registry: then the next one has to be higher still.
             self.epoch = self.epoch.max(probe.epoch);
         }
         if let Some(slot) = self.locate(instance) {
             if let Probing::Asked { until, again } = self.at(slot).probing {
-                if self.state == State::Preparing {
+                if !self.at(slot).has_ended() {
                     let probing = self.judge_source(now, instance, until, again, &answer);
                     let member = self.at_mut(slot);
                     if let Ok(probe) = answer {
                         member.capabilities = probe.capabilities;
-                        member.epoch = member.epoch.max(probe.epoch);
+                        if probe.epoch <= EPOCH_BELIEVED_MAX {
+                            member.epoch = member.epoch.max(probe.epoch);
+                        }
                     }
                     member.probing = probing;
                 } else {
-                    self.looked_back(now, slot, &answer, step);
+                    self.looked_back(now, slot, (until, again), answer, step);
                 }
             }
             return;
@@ -90,6 +95,7 @@ impl Operation {
         answer: &Result<Probe, CallError>,
     ) -> Probing {
         match answer {
+            Ok(probe) if probe.epoch > EPOCH_BELIEVED_MAX => self.boasts(now, instance, probe),
             Ok(probe) if probe.ready => Probing::Good,
             Ok(probe) => {
                 let findings =
@@ -113,6 +119,7 @@ impl Operation {
             failure: self.failure_of(instance, Reason::CheckFailed, message.to_owned(), now),
         };
         match answer {
+            Ok(probe) if probe.epoch > EPOCH_BELIEVED_MAX => self.boasts(now, instance, probe),
             Ok(probe) if probe.app_state.is_alive() => {
                 bad("the application already runs at the target; a second copy must not come to be")
             }
@@ -120,6 +127,11 @@ impl Operation {
             Ok(_) => Probing::Good,
             Err(error) => self.judge_error(now, instance, until, again, error),
         }
+    }
+
+    fn boasts(&self, now: Moment, instance: &InstanceId, probe: &Probe) -> Probing {
+        let message = format!("its hook speaks of epoch {}, which nobody can have handed out", probe.epoch);
+        Probing::Bad { failure: self.failure_of(instance, Reason::ProtocolError, message, now) }
     }
 
     fn judge_error(
@@ -147,17 +159,17 @@ impl Operation {
     }
 
     pub(super) fn probe_deadlines(&mut self, now: Moment, step: &mut Step) {
-        let preparing = self.state == State::Preparing;
         for slot in self.slots() {
             let Probing::Asked { until, again } = self.at(slot).probing else { continue };
             let instance = self.at(slot).instance.clone();
+            let looking_back = self.at(slot).has_ended();
             if until <= now {
                 // Looking back, silence proves nothing against a verified end.
-                let probing = if preparing { self.unanswered(now, &instance, again) } else { Probing::Good };
+                let probing = if looking_back { Probing::Good } else { self.unanswered(now, &instance, again) };
                 self.at_mut(slot).probing = probing;
             } else if let Some(due) = again.filter(|again| again.at <= now) {
                 self.at_mut(slot).probing = Probing::Asked { until, again: Some(Again { at: until, ..due }) };
-                step.effects.push(Effect::Probe { instance, serial: self.serial, check: preparing });
+                step.effects.push(Effect::Probe { instance, serial: self.serial, check: !looking_back });
             }
         }
         for index in 0..self.starts.len() {
@@ -193,7 +205,7 @@ impl Operation {
             Probing::Bad { failure } => Some(failure.clone()),
             Probing::Idle | Probing::Asked { .. } | Probing::Good => None,
         };
-        let target_problem = targets.filter_map(bad).next();
+        let target_problem = targets.filter_map(bad).next().or_else(|| self.nobody_there(now));
         let problems: Vec<Failure> = sources.filter_map(bad).collect();
         for failure in &problems {
             if let Some(slot) = failure.instance.as_ref().and_then(|instance| self.locate(instance)) {
@@ -212,7 +224,36 @@ impl Operation {
             self.enter(now, State::Stopping, message, step);
         } else {
             // A target that is not ready is no reason to kill the source.
-            self.attempt_over(now, problems.is_empty(), step);
+            self.attempt_over(now, target_problem.is_some(), step);
+        }
+    }
+
+    /// Nothing follows from "all of none": without instances nothing would be stopped or started, and be called done.
+    fn nobody_there(&self, now: Moment) -> Option<Failure> {
+        let what = if self.members.is_empty() {
+            format!("no instance of {} is known", self.request.application)
+        } else if self.starts_target() && self.targets().next().is_none() {
+            "no instance stands by at the target".to_owned()
+        } else {
+            return None;
+        };
+        let (attempt, grpc_code) = (self.attempt, String::new());
+        Some(Failure { reason: Reason::CheckFailed, message: what, instance: None, attempt, grpc_code, time: now })
+    }
+
+    /// Lets every question go that is out; an answer finds nobody waiting for it.
+    pub(super) fn stop_asking(&mut self) {
+        let members = self.members.iter_mut().map(|member| &mut member.probing);
+        let starts = self.starts.iter_mut().map(|start| &mut start.probing);
+        for probing in members.chain(starts).filter(|probing| matches!(probing, Probing::Asked { .. })) {
+            *probing = Probing::Idle;
+        }
+    }
+
+    /// What was seen in an earlier look back is old by now: it is looked at again, all together.
+    pub(super) fn forget_look_back(&mut self) {
+        for member in self.members.iter_mut().filter(|member| member.has_ended()) {
+            member.probing = Probing::Idle;
         }
     }
 
@@ -228,19 +269,37 @@ impl Operation {
         }
     }
 
-    fn looked_back(&mut self, now: Moment, slot: Slot, answer: &Result<Probe, CallError>, step: &mut Step) {
+    fn looked_back(
+        &mut self,
+        now: Moment,
+        slot: Slot,
+        (until, again): (Moment, Option<Again>),
+        answer: Result<Probe, CallError>,
+        step: &mut Step,
+    ) {
+        let member = self.at_mut(slot);
         match answer {
-            Ok(probe) if probe.app_state.is_alive() => {
-                self.at_mut(slot).probing = Probing::Idle;
-                let message = "it had ended, but something has started it again".to_owned();
-                self.fail_stop(now, slot, Reason::Restarted, message, step);
+            Ok(probe) => {
+                // After a kill without a check this is the first that is known of the hook.
+                member.capabilities = probe.capabilities;
+                member.probing = Probing::Good;
+                if probe.app_state.is_alive() {
+                    member.probing = Probing::Idle;
+                    let message = "it had ended, but something has started it again".to_owned();
+                    self.fail_stop(now, slot, Reason::Restarted, message, step);
+                }
             }
-            // A hook that is gone, or has nothing to say, says nothing against an end that was verified.
-            Ok(_) | Err(_) => self.at_mut(slot).probing = Probing::Good,
+            // One lost call is no answer. A hook that is gone, or has nothing to say, says nothing against an end that was
+            // verified.
+            Err(error) if again.is_none() && matches!(error.class, CallErrorClass::Lost | CallErrorClass::Busy) => {
+                member.probing = Probing::Asked { until, again: Some(Again::after(None, now)) };
+            }
+            Err(_) => member.probing = Probing::Good,
         }
     }
 
+    /// Whether the look back waits for answers.
     pub(super) fn is_looking_back(&self) -> bool {
-        self.members.iter().any(|member| member.is_verified() && !matches!(member.probing, Probing::Good))
+        self.members.iter().any(|member| member.is_verified() && matches!(member.probing, Probing::Asked { .. }))
     }
 }

@@ -58,6 +58,9 @@ impl Operation {
     fn recover_stop(&mut self, now: Moment, slot: super::Slot, step: &mut Step) {
         let accept = now + self.policy.accept_timeout;
         let heard_until = now + self.policy.heartbeat_timeout;
+        // What is being taken back is not called again, see `advance_cancelling`.
+        let cancelling = matches!(self.state, State::Cancelling { .. });
+        let mut killing = false;
         let member = self.at_mut(slot);
         member.judge_not_before = Some(accept);
         let (instance, attempt) = (member.instance.clone(), member.fence());
@@ -67,14 +70,21 @@ impl Operation {
                 let kill = kill.map(|kill| Kill { until: kill.until.max(accept), again: None, ..kill });
                 member.run = Run::Running { heard_until, silent: false, again: None, kill };
                 if kill.is_some() {
-                    step.effects.push(Effect::Kill { instance: instance.clone(), attempt });
+                    // Behind the join below: a kill needs a shutdown that runs.
+                    killing = true;
                 }
             }
-            // A stop that was given up but never ended is listened to again: a late end is an end.
-            Run::Failed if member.has_open_shutdown() => {}
+            // A stop that was given up but never ended is listened to again: a late end is an end. Only a hook that keeps
+            // its shutdowns is asked; any other could take the question for a new order.
+            Run::Failed if member.capabilities.durable && member.has_open_shutdown() => {}
             Run::Waiting | Run::Stopped | Run::Unverified | Run::Failed => return,
         }
-        step.effects.push(Effect::Shutdown { instance, attempt, anew: true });
+        if !cancelling {
+            step.effects.push(Effect::Shutdown { instance: instance.clone(), attempt, anew: true });
+        }
+        if killing {
+            step.effects.push(Effect::Kill { instance, attempt });
+        }
     }
 
     fn recover_start(&mut self, now: Moment, index: usize, step: &mut Step) {

@@ -2,6 +2,7 @@
 //! epoch.
 
 use super::{Operation, Slot, Stage, State};
+use crate::failure::{Failure, Reason};
 use crate::member::{Member, Run};
 use crate::moment::Moment;
 use crate::policy::FailureStrategy;
@@ -9,7 +10,7 @@ use crate::request::Registered;
 use crate::start::{StartMember, StartRun};
 use crate::step::Step;
 
-/// Tries to stop one target: gracefully, then, if the policy says FORCE, by a kill.
+/// Tries to stop one target: gracefully, then, if the policy or a person says so, by a kill.
 const GRACEFUL: u32 = 1;
 const KILLED: u32 = 2;
 
@@ -31,41 +32,39 @@ impl Operation {
                 member
             })
             .collect();
-        // Nobody waits for the target any longer.
-        for start in self.starts.iter_mut().filter(|start| start.is_in_flight()) {
+        // Nobody waits for the target any longer; one that came up is given up with the others.
+        for start in self.starts.iter_mut().filter(|start| start.epoch != 0) {
             start.run = StartRun::Failed;
         }
+        // Who asked to kill meant the source.
+        self.forced = false;
         self.tries += 1;
         self.enter(now, State::RollingBack, message, step);
     }
 
     pub(super) fn advance_rolling_back(&mut self, now: Moment, step: &mut Step) {
         for index in 0..self.undo.len() {
-            if self.undo[index].run == Run::Waiting {
-                let (round, attempt) = (self.attempt, GRACEFUL);
-                self.attempt = attempt;
-                self.launch(now, Slot::Undo(index), false, step);
-                self.attempt = round;
-                self.undo[index].attempt = attempt;
+            if self.undo[index].run != Run::Waiting {
+                continue;
             }
-        }
-        if self.undo.iter().any(Member::is_in_flight) {
-            return;
+            if self.forced {
+                self.kill_target(now, index, step);
+            } else {
+                self.launch(now, Slot::Undo(index), false, step);
+                self.undo[index].attempt = GRACEFUL;
+            }
         }
         if !self.settle_undo(now, step) {
             return;
         }
+        self.list_sources();
         if !self.starts.iter().any(|start| start.rollback) {
-            let sources = self.members.iter().filter(|member| member.is_verified());
-            let starts: Vec<StartMember> = sources
-                .map(|member| {
-                    let (instance, cluster) = (member.instance.clone(), member.cluster.clone());
-                    let mut start = StartMember::new(instance, cluster, member.stop_order, true);
-                    start.capabilities = member.capabilities;
-                    start
-                })
-                .collect();
-            self.starts.extend(starts);
+            let message = "no instance at the source has stopped, so none can be started again".to_owned();
+            let (attempt, grpc_code) = (self.attempt, String::new());
+            let reason = Reason::StartFailed;
+            self.failure = Some(Failure { reason, message, instance: None, attempt, grpc_code, time: now });
+            self.degrade(now, Stage::RollingBack, step);
+            return;
         }
         let mut sources = self.starts.iter().filter(|start| start.rollback);
         if sources.clone().any(|start| start.run == StartRun::Failed) {
@@ -79,9 +78,33 @@ impl Operation {
         }
     }
 
+    /// Lists every source that has ended as one to be started, also those that end while the others are being started.
+    /// One that was given up without proof is asked as well: its hook starts nothing while a process is left.
+    fn list_sources(&mut self) {
+        for member in self.members.iter().filter(|member| member.has_ended()) {
+            if self.starts.iter().any(|start| start.rollback && start.instance == member.instance) {
+                continue;
+            }
+            let (instance, cluster) = (member.instance.clone(), member.cluster.clone());
+            let mut start = StartMember::new(instance, cluster, member.stop_order, true);
+            start.capabilities = member.capabilities;
+            self.starts.push(start);
+        }
+    }
+
+    fn kill_target(&mut self, now: Moment, index: usize, step: &mut Step) {
+        self.record_force(now, "killing the target on the way back", step);
+        self.tries += 1;
+        self.kill(now, Slot::Undo(index), step);
+        self.undo[index].attempt = KILLED;
+    }
+
     /// Whether every target is proven to be down. If not, and nothing more can be done, rests in DEGRADED: a source must
     /// not run while its target may.
     fn settle_undo(&mut self, now: Moment, step: &mut Step) -> bool {
+        if self.undo.iter().any(Member::is_in_flight) {
+            return false;
+        }
         let force = self.policy.failure_strategy == FailureStrategy::Force || self.forced;
         for index in 0..self.undo.len() {
             let slot = Slot::Undo(index);
@@ -89,10 +112,7 @@ impl Operation {
                 continue;
             }
             if force && self.undo[index].attempt < KILLED {
-                self.undo[index].attempt = KILLED;
-                self.tries += 1;
-                self.kill(now, slot, step);
-                self.undo[index].attempt = KILLED;
+                self.kill_target(now, index, step);
             } else if force && self.lacks_only_proof(slot) && self.may_skip_proof() {
                 self.skip_proof(now, slot, step);
             }

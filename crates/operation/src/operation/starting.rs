@@ -24,7 +24,7 @@ impl Operation {
     }
 
     pub(super) fn advance_starting(&mut self, now: Moment, step: &mut Step) {
-        if self.targets().any(|start| start.run == StartRun::Failed) {
+        if self.targets().next().is_none() || self.targets().any(|start| start.run == StartRun::Failed) {
             self.enter_rolling_back(now, "the target did not come up; going back", step);
         } else if self.targets().all(StartMember::is_ready) {
             self.enter_finalizing(now, step);
@@ -33,7 +33,7 @@ impl Operation {
         }
     }
 
-    fn targets(&self) -> impl Iterator<Item = &StartMember> {
+    pub(super) fn targets(&self) -> impl Iterator<Item = &StartMember> {
         self.starts.iter().filter(|start| !start.rollback)
     }
 
@@ -92,10 +92,11 @@ impl Operation {
         let going_back = matches!(self.state, State::RollingBack | State::Degraded { .. });
         let heard_until = now + self.policy.heartbeat_timeout;
         let start = &mut self.starts[index];
+        let ready = report.result.as_ref().is_some_and(|result| result.ready);
         match start.run {
             StartRun::Ordered { until, .. } => start.run = StartRun::Ordered { until, heard_until, again: None },
             // A source that comes up late on the way back has come up. A target that does is being stopped.
-            StartRun::Failed if start.rollback && going_back => {}
+            StartRun::Failed if start.rollback && going_back && ready => {}
             StartRun::Waiting | StartRun::Ready | StartRun::Failed => return,
         }
         if start.report.as_ref().is_some_and(|last| report.sequence < last.sequence || report.phase < last.phase) {

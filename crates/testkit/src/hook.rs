@@ -235,6 +235,11 @@ impl ScriptedHook {
         self.state.send_modify(|state| state.released = true);
     }
 
+    /// From now on the hook says that its application is down and held.
+    pub fn end_application(&self) {
+        self.change(|script| script.info.app_state = v1::hook_info::AppState::Held.into());
+    }
+
     /// Everything it was told so far.
     pub fn calls(&self) -> Vec<Call> {
         self.state.borrow().calls.clone()
@@ -286,12 +291,9 @@ impl ScriptedHook {
     }
 
     fn finish(&self, id: &str, outcome: Outcome, evidence: v1::Evidence, clean: bool) -> v1::ShutdownStatus {
-        self.state.send_modify(|state| {
-            let down = matches!(outcome, Outcome::Stopped | Outcome::Killed | Outcome::NotRunning);
-            if down {
-                state.script.info.app_state = v1::hook_info::AppState::Held.into();
-            }
-        });
+        if matches!(outcome, Outcome::Stopped | Outcome::Killed | Outcome::NotRunning) {
+            self.end_application();
+        }
         let token = self.edit(id, |run| run.request.completion_token.clone());
         let report = self.report(id, |status| {
             status.phase = match outcome {
@@ -316,7 +318,8 @@ impl ScriptedHook {
     /// Waits, with heartbeats.
     async fn until(&self, id: &str, out: &Out, reached: impl Fn(&State) -> bool) -> Result<(), Gone> {
         let interval = self.edit(id, |run| run.request.heartbeat_interval);
-        let interval = interval.and_then(|interval| Duration::try_from(interval).ok()).unwrap_or(Duration::from_secs(5));
+        let interval =
+            interval.and_then(|interval| Duration::try_from(interval).ok()).unwrap_or(Duration::from_secs(5));
         let mut state = self.state.subscribe();
         while timeout(interval / 2, state.wait_for(&reached)).await.is_err() {
             let report = self.report(id, |_same| {});
@@ -423,10 +426,7 @@ impl ShutdownHook for ScriptedHook {
 
     type ShutdownStream = Reports<v1::ShutdownResponse>;
 
-    async fn shutdown(
-        &self,
-        request: Request<v1::ShutdownRequest>,
-    ) -> Result<Response<Self::ShutdownStream>, Status> {
+    async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Result<Response<Self::ShutdownStream>, Status> {
         let request = request.into_inner();
         self.note(Call::Shutdown(request.clone()));
         self.run(&request);

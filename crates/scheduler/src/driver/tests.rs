@@ -6,4 +6,5 @@ mod commands;
 mod dialling_in;
 mod durability;
 mod isolation;
+mod recovering;
 mod world;

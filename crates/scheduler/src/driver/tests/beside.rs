@@ -48,6 +48,7 @@ impl Running {
     }
 
     async fn complete(&self, message: &str) -> Result<(), CompletionError> {
+        self.hook.end_application();
         self.world.handle.complete(&self.shutdown, &self.token, ended(message)).await
     }
 }
@@ -86,7 +87,6 @@ async fn only_the_token_of_this_very_shutdown_opens_it() {
 #[tokio::test]
 async fn stream_and_call_at_once_count_once() {
     let running = Running::new(hasty()).await;
-    running.hook.change(|script| script.start = quiesce_testkit::hook::Start::Ready);
     let (first, second) = tokio::join!(running.complete("one"), running.complete("two"));
     assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
     running.world.end(&running.id, StateName::Succeeded).await;
@@ -136,6 +136,7 @@ async fn a_result_after_a_broken_stream_ends_the_attempt() {
     hook.told(twice).await;
     let v1::ShutdownRequest { shutdown_id, completion_token, .. } = hook.shutdowns()[0].clone();
     let token = CompletionToken::parse(&completion_token).unwrap();
+    hook.end_application();
     world.handle.complete(&shutdown_id, &token, ended("")).await.unwrap();
     world.end(&id, StateName::Succeeded).await;
 }

@@ -213,7 +213,7 @@ impl Hook {
     /// A client over the connection there is; waits for one to be attached, at most `limit`.
     pub(crate) async fn client(&self, limit: Duration) -> Result<Client, CallError> {
         let mut link = self.link.subscribe();
-        let ready = timeout(limit, link.wait_for(|link| !matches!(link, Link::Detached))).await;
+        let ready = timeout(limit, link.wait_for(Link::is_up)).await;
         match ready.as_ref().map(|link| link.as_deref()) {
             Ok(Ok(Link::Listening { connection, .. })) => {
                 Ok(Client::new(connection.channel.clone(), Some(&self.token)))
@@ -373,6 +373,15 @@ impl Hook {
 }
 
 impl Link {
+    /// Whether calls can be made. A listening hook may not be there, but dialling it is the way to find out.
+    fn is_up(&self) -> bool {
+        match self {
+            Self::Listening { .. } => true,
+            Self::Attached(connection) => !connection.closed.is_cancelled(),
+            Self::Detached => false,
+        }
+    }
+
     fn close(&self) {
         match self {
             Self::Listening { connection, .. } | Self::Attached(connection) => connection.closed.cancel(),

@@ -6,5 +6,6 @@ mod commands;
 mod dialling_in;
 mod durability;
 mod isolation;
+mod presence;
 mod recovering;
 mod world;

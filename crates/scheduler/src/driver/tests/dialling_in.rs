@@ -95,11 +95,14 @@ async fn a_new_connection_replaces_the_older_one_which_is_closed() {
     world.register_at("a", SOURCE, Connect::DialIn).await;
     let door = door(&world).await;
     let (older, newer) = (ScriptedHook::new(Script::default()), ScriptedHook::new(Script::default()));
-    let (socket, _ok) = dial(door, &format!("QUIESCE/1 ATTACH {}\r\n", token(&world))).await;
-    older.serve(socket);
+    let (old_way, new_way) = (TcpProxy::start(door).await, TcpProxy::start(door).await);
+    attach(&world, old_way.address(), &older).await;
     attached(&world).await;
-    attach(&world, door, &newer).await;
+    assert_eq!(old_way.open(), 1);
+    attach(&world, new_way.address(), &newer).await;
     newer.told(|calls| !calls.is_empty()).await;
+    eventually("the older connection to be closed", LIMIT, async || old_way.open() == 0).await;
+    assert_eq!(new_way.open(), 1);
     let id = world.delete(hasty()).await;
     world.end(&id, StateName::Succeeded).await;
     assert_eq!((older.shutdowns().len(), newer.shutdowns().len()), (0, 1));

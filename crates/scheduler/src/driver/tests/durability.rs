@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use quiesce_operation::member::Member;
 use quiesce_operation::{Kind, Placement, StateName};
-use quiesce_protocol::v1::ShutdownPhase;
+use quiesce_protocol::v1::stop_result::Outcome;
+use quiesce_protocol::v1::{Capability, Evidence, ShutdownPhase};
 use quiesce_runtime::clock::ManualClock;
 use quiesce_store::CommitError;
 use quiesce_store::fault::FaultyStore;
@@ -13,10 +15,11 @@ use tokio::time::timeout;
 
 use super::world::{
     LIMIT, SOURCE, Stop, StoppingStore, TARGET, World, application, caller, cluster, count, hasty, hook, instance,
-    memory,
+    memory, operation_id,
 };
 use crate::driver::{Command, CommandError};
 use crate::records::Connect;
+use crate::secrets::ShutdownId;
 
 fn is_shutdown(call: &Call) -> bool {
     matches!(call, Call::Shutdown(_))
@@ -52,7 +55,7 @@ async fn a_full_disk_stops_the_operation_and_room_lets_it_go_on() {
     let (hook, listening) = hook(Script::of([vec![
         Act::Report(ShutdownPhase::Accepted),
         Act::UntilReleased,
-        Act::Result(quiesce_protocol::v1::stop_result::Outcome::Stopped, quiesce_protocol::v1::Evidence::GroupEmpty),
+        Act::Result(Outcome::Stopped, Evidence::GroupEmpty),
     ]]))
     .await;
     world.register("a", SOURCE, &listening).await;
@@ -141,6 +144,29 @@ impl Migration {
         world.register("c", TARGET, &self.target.1).await;
     }
 
+    /// While the scheduler waits for a commit: whatever a hook was told is in the store already.
+    async fn check_nothing_ran_ahead(&self, world: &World) {
+        for name in ["a", "b", "c"] {
+            // A call that ran ahead is on the same connection, in front of this one.
+            world.hooks.probe(&application(), &instance(name), false, LIMIT).await.unwrap();
+        }
+        let operation = world.operation(&operation_id("op-1")).await;
+        for (source, _) in &self.sources {
+            for request in source.shutdowns() {
+                let id = ShutdownId::parse(&request.shutdown_id).unwrap();
+                let stored = operation.member(&id.instance).map(Member::fence);
+                assert_eq!(stored, Some(id.attempt), "told to stop before that was stored");
+            }
+        }
+        for call in self.target.0.calls() {
+            if let Call::StartApplication(request) = call {
+                let epoch = u64::try_from(request.epoch).unwrap();
+                assert!(operation.start(&instance("c"), epoch).is_some(), "told to start before that was stored");
+                assert!(world.application().await.unwrap().epoch >= epoch, "the registry does not know the epoch");
+            }
+        }
+    }
+
     /// What must hold whatever happened in between.
     async fn check(&self, world: &World) {
         for (source, _) in &self.sources {
@@ -188,6 +214,9 @@ async fn a_migration_goes_right_wherever_the_scheduler_dies() {
                 () = world.handle.idle() => false,
                 () = tokio::time::sleep(LIMIT) => panic!("{stop:?}: neither stopped nor done"),
             };
+            if stopped {
+                migration.check_nothing_ran_ahead(&world).await;
+            }
             world.crash().await;
             let world = World::over(disk).await;
             world.recover().await;
@@ -201,6 +230,52 @@ async fn a_migration_goes_right_wherever_the_scheduler_dies() {
         }
     }
     assert!(crashes >= 12, "a migration has more boundaries than {crashes}");
+}
+
+#[tokio::test]
+async fn a_scheduler_that_shuts_down_lets_its_operations_rest_where_they_are() {
+    let disk = memory();
+    let world = World::over(disk.clone()).await;
+    let (hook, listening) = hook(Script::of([vec![
+        Act::Report(ShutdownPhase::Stopping),
+        Act::UntilReleased,
+        Act::Result(Outcome::Stopped, Evidence::GroupEmpty),
+    ]]))
+    .await;
+    world.register("a", SOURCE, &listening).await;
+    let id = world.delete(hasty()).await;
+    world.until(&id, |operation| operation.members()[0].has_open_shutdown()).await;
+    world.drain.announce();
+    timeout(LIMIT, world.handle.idle()).await.unwrap();
+    assert!(world.handle.is_healthy());
+    let outcome = world.handle.command(&id, Command::Extend { grace: hasty().grace_period * 2 }).await;
+    assert!(matches!(outcome, Err(CommandError::NotDriven(_))), "{outcome:?}");
+    world.crash().await;
+    let world = World::over(disk).await;
+    world.recover().await;
+    hook.release();
+    world.end(&id, StateName::Succeeded).await;
+    assert_eq!(hook.shutdowns().iter().map(|request| &request.shutdown_id).collect::<BTreeSet<_>>().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hook_without_a_journal_is_asked_before_it_is_joined() {
+    let mut script = Script::of([vec![Act::Report(ShutdownPhase::Stopping), Act::UntilReleased]]);
+    script.info.capabilities.retain(|capability| *capability != i32::from(Capability::Durable));
+    let (before, before_at) = hook(script.clone()).await;
+    let disk = memory();
+    let world = World::over(disk.clone()).await;
+    world.register("a", SOURCE, &before_at).await;
+    let id = world.delete(hasty()).await;
+    world.until(&id, |operation| operation.members()[0].has_open_shutdown()).await;
+    world.crash().await;
+    // The agent was restarted as well, and has forgotten everything.
+    let (after, after_at) = hook(script).await;
+    let world = World::over(disk).await;
+    world.register("a", SOURCE, &after_at).await;
+    world.recover().await;
+    world.end(&id, StateName::Degraded).await;
+    assert_eq!((before.shutdowns().len(), after.shutdowns().len()), (1, 0), "never told to stop twice in one attempt");
 }
 
 #[tokio::test]

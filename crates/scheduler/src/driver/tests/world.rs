@@ -39,7 +39,7 @@ pub(super) struct World {
     pub(super) attachments: Attachments,
     pub(super) handle: Handle,
     tasks: Tasks,
-    _drain: drain::Signal,
+    pub(super) drain: drain::Signal,
 }
 
 /// An application in the registry.
@@ -107,7 +107,7 @@ impl World {
             drain,
             randomness: Box::new(|| Box::new(|| 0.5)),
         });
-        Self { store, clock, hooks, secrets, attachments, handle, tasks, _drain: signal }
+        Self { store, clock, hooks, secrets, attachments, handle, tasks, drain: signal }
     }
 
     /// Makes known what is registered, and takes up what is open, as a starting scheduler does.

@@ -1,0 +1,84 @@
+//! What is known of hooks follows what they say.
+
+use quiesce_testkit::eventually;
+use quiesce_testkit::hook::Script;
+use quiesce_testkit::proxy::{Mode, TcpProxy};
+
+use super::world::{LIMIT, SOURCE, World, application, hook, instance};
+use crate::hooks::{HookState, Presence};
+use crate::records::Connect;
+
+impl World {
+    fn presence(&self) -> Presence {
+        self.hooks.presence(&application(), &instance("a"))
+    }
+
+    async fn presence_becomes(&self, state: HookState) -> Presence {
+        eventually(format!("the hook to be {state:?}"), LIMIT, async || {
+            let presence = self.presence();
+            if presence.state == state { Ok(presence) } else { Err(format!("{:?}", presence.state)) }
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_registered_hook_is_asked_at_once_and_its_answer_kept() {
+    let world = World::new().await;
+    assert_eq!(world.presence(), Presence::default());
+    let mut script = Script::default();
+    script.info.ready = Some(false);
+    script.info.not_ready_reason = "no such process".to_owned();
+    let (_hook, listening) = hook(script).await;
+    world.register("a", SOURCE, &listening).await;
+    let presence = world.presence_becomes(HookState::NotReady).await;
+    assert!(presence.connected && presence.last_seen.is_some());
+    assert_eq!(presence.info.unwrap().not_ready_reason, "no such process");
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_noticed_and_what_was_known_is_kept() {
+    let world = World::new().await;
+    let (_hook, listening) = hook(Script::default()).await;
+    let proxy = TcpProxy::start(listening.address).await;
+    world.register_at("a", SOURCE, Connect::Listen { endpoint: proxy.address().to_string() }).await;
+    world.presence_becomes(HookState::Ready).await;
+    proxy.set_mode(Mode::Cut);
+    let presence = world.presence_becomes(HookState::Unreachable).await;
+    assert!(!presence.connected && presence.info.is_some());
+    proxy.set_mode(Mode::Pass);
+    world.register_at("a", SOURCE, Connect::Listen { endpoint: proxy.address().to_string() }).await;
+    world.presence_becomes(HookState::Ready).await;
+}
+
+#[tokio::test]
+async fn a_registration_elsewhere_leads_elsewhere() {
+    let world = World::new().await;
+    let (old, old_at) = hook(Script::default()).await;
+    world.register("a", SOURCE, &old_at).await;
+    old.told(|calls| !calls.is_empty()).await;
+    let (new, new_at) = hook(Script::default()).await;
+    world.register("a", SOURCE, &new_at).await;
+    new.told(|calls| !calls.is_empty()).await;
+    world.hooks.forgotten(&application(), &instance("a"));
+    assert_eq!(world.presence(), Presence::default());
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_a_place_too() {
+    let world = World::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hook");
+    let (hook, listening) = hook(Script::default()).await;
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let address = listening.address;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = tokio::net::TcpStream::connect(address).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    world.register_at("a", SOURCE, Connect::Listen { endpoint: format!("unix:{}", path.display()) }).await;
+    world.presence_becomes(HookState::Ready).await;
+    assert!(!hook.calls().is_empty());
+}

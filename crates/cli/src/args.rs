@@ -68,6 +68,8 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     #[command(flatten)]
     Client(ClientCommand),
+    /// Run the scheduler
+    Scheduler(quiesce_scheduler::args::SchedulerArgs),
     /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
     Agent(quiesce_agent::args::AgentArgs),
     /// Print the completion script of a shell

@@ -65,6 +65,7 @@ pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
     let Cli { common, command } = cli;
     match command {
         Command::Client(command) => ended(block_on(client(command, common, surroundings))),
+        Command::Scheduler(args) => serve("scheduler", &common, || quiesce_scheduler::args::run(args)),
         Command::Agent(args) => serve("agent", &common, || quiesce_agent::run(args)),
         Command::Completions(args) => ended(completions(args.shell)),
     }

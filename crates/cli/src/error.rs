@@ -92,6 +92,10 @@ impl Error {
 
     /// The lines to print: the error, then indented what is wrong in detail and what to do.
     pub(crate) fn lines(&self) -> Vec<String> {
+        if matches!(self, Self::Apply { total: 1, .. }) {
+            // The object's own error has said it.
+            return Vec::new();
+        }
         let mut first = format!("error: {self}");
         let mut rest = Vec::new();
         match self {

@@ -198,8 +198,8 @@ impl Follow {
             Code::OutOfRange | Code::InvalidArgument if !self.token.is_empty() && !self.token_is_given => {
                 End::Restart(format!("{why}; events may be missing"))
             }
+            _ if broken => End::Resume("the connection was lost".to_owned()),
             Code::Unavailable | Code::ResourceExhausted => End::Resume(why),
-            _ if broken => End::Resume(why),
             _ => End::Refused(status),
         }
     }

@@ -167,7 +167,7 @@ fn plan_lines(operation: &Operation, plan: &ShutdownPlan, width: Option<usize>) 
 }
 
 fn steps(title: &'static str, steps: &[shutdown_plan::Step]) -> Table {
-    let mut table = Table::new([title, "ORDER", "HOOK", "WOULD WORK", "CAN", "FINDINGS"]);
+    let mut table = Table::new([title, "ORDER", "HOOK", "WOULD WORK", "FINDINGS", "CAN"]);
     for step in steps {
         let (hook, hook_style) = if step.reachable { ("answers", Style::Plain) } else { ("unreachable", Style::Bad) };
         let (works, works_style) = match step.ok {
@@ -181,8 +181,8 @@ fn steps(title: &'static str, steps: &[shutdown_plan::Step]) -> Table {
             step.order.to_string().into(),
             Cell::styled(hook, hook_style),
             Cell::styled(works, works_style),
-            can.join(" ").into(),
             step.findings.join("; ").into(),
+            can.join(" ").into(),
         ]);
     }
     table

@@ -39,7 +39,13 @@ pub(crate) fn line(event: &OperationEvent) -> Option<Line> {
     details.extend(event.instance.as_ref().map(|instance| shutdown(event, instance)));
     details.extend(event.start.as_ref().map(start));
     details.extend(event.failure.as_ref().map(describe_failure));
-    details.extend(Some(text::clean(&event.message)).filter(|message| !message.is_empty()));
+    // The scheduler's line often says in words what the fields of an instance or start have said already.
+    let is_said = matches!(kind, Type::Progress | Type::InstanceStopped | Type::InstanceStarting | Type::InstanceReady)
+        && (event.instance.is_some() || event.start.is_some());
+    let message = text::clean(&event.message);
+    if !message.is_empty() && !is_said && !details.iter().any(|detail| detail.contains(&message)) {
+        details.push(message);
+    }
 
     let style = match kind {
         Type::Timeout | Type::AttemptFailed | Type::ExtensionDenied | Type::Override => Style::Warning,
@@ -83,8 +89,11 @@ fn shutdown(event: &OperationEvent, instance: &InstanceShutdown) -> String {
 fn start(start: &InstanceStart) -> String {
     let mut parts = vec![name::leaf(&start.instance).to_owned(), start_phase(start), format!("epoch={}", start.epoch)];
     if let Some(status) = &start.status {
-        parts.extend(status.result.as_ref().map(|result| words::start_outcome(result.outcome)));
-        parts.extend(Some(text::clean(&status.message)).filter(|message| !message.is_empty()));
+        let readiness = status.result.as_ref().map(|result| result.readiness).filter(|raw| *raw != 0);
+        parts.extend(readiness.map(|raw| format!("readiness={}", words::readiness(raw))));
+        let message = text::clean(&status.message);
+        let is_phase = message.eq_ignore_ascii_case(&start_phase(start));
+        parts.extend(Some(message).filter(|message| !message.is_empty() && !is_phase));
     }
     if start.rollback {
         parts.push("(rollback)".to_owned());

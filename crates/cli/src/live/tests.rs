@@ -208,8 +208,10 @@ fn the_log_has_one_greppable_line_for_each_event() {
     stopped.instance = Some(ended("db-1"));
     let mut progress = event(operation_event::Type::Progress, 12, operation(operation::State::Stopping));
     progress.instance = Some(shutdown("db-0", ShutdownPhase::Stopping, "two\nlines"));
+    progress.message = "two lines".to_owned();
     let mut changed = event(operation_event::Type::StateChanged, 13, operation(operation::State::Stopped));
     changed.previous_state = operation::State::Stopping.into();
+    changed.message = "every instance has stopped".to_owned();
     let bookmark = OperationEvent { r#type: operation_event::Type::Bookmark.into(), ..OperationEvent::default() };
     let lines: Vec<Line> = [snapshot, progress, stopped, changed, bookmark].iter().filter_map(log::line).collect();
     assert_eq!(
@@ -218,7 +220,7 @@ fn the_log_has_one_greppable_line_for_each_event() {
 2023-11-14T22:13:30Z op-7f3k SNAPSHOT STOPPING migrate db a -> b
 2023-11-14T22:13:32Z op-7f3k PROGRESS db-0 STOPPING attempt=1 left=48s two lines
 2023-11-14T22:13:32Z op-7f3k INSTANCE_STOPPED db-1 STOPPED attempt=1 evidence=GROUP_EMPTY exit 0, after 3.4s
-2023-11-14T22:13:33Z op-7f3k STATE_CHANGED STOPPING -> STOPPED
+2023-11-14T22:13:33Z op-7f3k STATE_CHANGED STOPPING -> STOPPED every instance has stopped
 "
     );
 }

@@ -66,7 +66,9 @@ pub(crate) fn describe_end(status: &ShutdownStatus) -> Option<String> {
     }
     parts.extend(text::duration(result.duration.as_ref()).map(|duration| format!("after {}", text::took(duration))));
     let mut line = parts.join(", ");
-    if !result.message.is_empty() {
+    // "exited with 0" behind "exit 0" would push what matters out of the line.
+    let is_plain = result.outcome() == stop_result::Outcome::Stopped && result.clean != Some(false) && !line.is_empty();
+    if !result.message.is_empty() && !is_plain {
         line.push_str(if line.is_empty() { "" } else { ": " });
         line.push_str(&text::clean(&result.message));
     }

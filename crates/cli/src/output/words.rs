@@ -41,7 +41,6 @@ words! {
     start_phase: StartPhase, "START_PHASE_";
     evidence: Evidence, "EVIDENCE_";
     stop_outcome: stop_result::Outcome, "OUTCOME_";
-    start_outcome: start_result::Outcome, "OUTCOME_";
     readiness: start_result::Readiness, "READINESS_";
     failure_reason: failure::Reason, "REASON_";
     failure_strategy: FailureStrategy, "FAILURE_STRATEGY_";

@@ -7,7 +7,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use quiesce_runtime::drain;
@@ -208,6 +208,7 @@ async fn begin(settings: Settings, tasks: &Tasks, drain: drain::Watch) -> Result
         standing,
         signals,
         grace: settings.grace,
+        last_run: status.start_time,
         asked_to_end: None,
         begun: None,
         gate: Some(Box::pin(gate.begin())),
@@ -273,6 +274,8 @@ struct Life {
     standing: watch::Receiver<Standing>,
     signals: Signals,
     grace: Option<Duration>,
+    /// When the application was started last before this life of the agent.
+    last_run: Option<SystemTime>,
     /// When somebody asked the agent to end.
     asked_to_end: Option<Asked>,
     begun: Option<Begun>,
@@ -337,6 +340,8 @@ impl Life {
             return None;
         }
         match &self.begun {
+            // It has run and ended already; the gate will say so in a moment.
+            None if status.start_time != self.last_run => None,
             None if self.asked_to_end.is_some() => {
                 info!("asked to end before the application was started");
                 self.hook.leave().await.then_some(0)

@@ -310,7 +310,7 @@ impl Engine {
     /// Whether something is in progress that must not be left alone.
     fn is_busy(&self) -> bool {
         self.shutdown.as_ref().is_some_and(|shutdown| !shutdown.is_over())
-            || self.start.as_ref().is_some_and(|start| start.holds_on_failure() && !start.is_over())
+            || self.start.as_ref().is_some_and(|start| start.is_spawning() || start.holds_on_failure() && !start.is_over())
     }
 
     /// The highest epoch this hook has seen.
@@ -394,6 +394,10 @@ impl Engine {
     fn terminate(&mut self, grace: Option<Duration>) -> Result<(), Refusal> {
         if let Some(shutdown) = self.shutdown.as_ref().filter(|shutdown| !shutdown.is_over()) {
             return Err(Refusal::InProgress { shutdown_id: shutdown.id().to_owned() });
+        }
+        // It is there already or not yet, nobody can tell; the order comes again when it shows.
+        if self.start.as_ref().is_some_and(Start::is_spawning) {
+            return Err(Refusal::NotServing { reason: "the application is just being started".to_owned() });
         }
         if ended(&self.status.borrow()) || self.told_locally {
             return Ok(());

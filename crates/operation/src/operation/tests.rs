@@ -1,16 +1,26 @@
 //! Behaviour of the machine, one file a subject. The harness plays the driver and the hooks: time moves by hand, every
 //! effect is kept until a test answers it.
 
+mod attempts;
 mod cancelling;
 mod deadlines;
+mod degraded;
+mod forcing;
 mod happy;
+mod looking_back;
+mod more_time;
+mod preparing;
+mod recovering;
+mod stored;
+mod targets;
 
 use std::time::Duration;
 
 use super::{Operation, StateName};
+use crate::failure::Reason;
 use crate::id::{ApplicationId, ClusterId, InstanceId, OperationId};
 use crate::moment::Moment;
-use crate::policy::Policy;
+use crate::policy::{FailureStrategy, Policy, PolicyOverrides};
 use crate::report::{
     AppState, CallError, CallErrorClass, Capabilities, Evidence, Probe, Readiness, StartPhase, StartReport,
     StartResult, StopOutcome, StopPhase, StopReport, StopResult,
@@ -43,12 +53,20 @@ pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+pub(super) fn error(class: CallErrorClass) -> CallError {
+    CallError { class, grpc_code: "UNAVAILABLE".to_owned(), message: format!("{class:?}").to_lowercase() }
+}
+
 pub(super) fn lost() -> CallError {
-    CallError {
-        class: CallErrorClass::Lost,
-        grpc_code: "UNAVAILABLE".to_owned(),
-        message: "connection lost".to_owned(),
-    }
+    error(CallErrorClass::Lost)
+}
+
+pub(super) fn probe(app_state: AppState) -> Probe {
+    Probe { capabilities: ALL, ready: true, findings: Vec::new(), app_state, epoch: 0 }
+}
+
+pub(super) fn once(strategy: FailureStrategy) -> Policy {
+    Policy { max_attempts: 1, failure_strategy: strategy, ..Policy::built_in() }
 }
 
 pub(super) fn request(kind: Kind) -> Request {
@@ -172,11 +190,83 @@ impl World {
     }
 
     /// Begins, and answers every probe well.
-    pub(super) fn to_stopping(mut self) -> Self {
+    pub(super) fn until_stopping(mut self) -> Self {
         self.feed(Input::Begin);
         self.answer_probes();
         assert_eq!(self.state(), StateName::Stopping);
         self
+    }
+
+    /// Sends the operation through the store and a restart of the scheduler.
+    pub(super) fn restart(&mut self) {
+        let stored = minicbor::to_vec(&self.operation).unwrap();
+        self.operation = minicbor::decode(&stored).unwrap();
+        self.operation.validate().unwrap();
+        self.effects.clear();
+        let step = self.operation.recover(self.now);
+        self.take(step);
+    }
+
+    pub(super) fn cancel(&mut self) {
+        let step = self.operation.cancel(self.now, &caller()).unwrap();
+        self.take(step);
+    }
+
+    /// Retries, and lets the round begin.
+    pub(super) fn retry(&mut self, force: bool, overrides: &PolicyOverrides) {
+        let step = self.operation.retry(self.now, &caller(), force, overrides).unwrap();
+        self.take(step);
+        self.feed(Input::Begin);
+    }
+
+    /// Answers the probe that is out for one instance.
+    pub(super) fn answer_probe(&mut self, instance: &str, answer: Result<Probe, CallError>) {
+        let asks = |effect: &Effect| matches!(effect, Effect::Probe { instance: asked, .. } if *asked == id(instance));
+        let at = self.effects.iter().position(asks).expect("a probe is out");
+        let Effect::Probe { serial, .. } = self.effects.remove(at) else { unreachable!("just found") };
+        self.feed(Input::Probed { instance: id(instance), serial, answer });
+    }
+
+    /// Reports every second, so that nothing but the grace period runs out.
+    pub(super) fn reports_for(&mut self, instance: &str, seconds: u32) {
+        let said = self.operation.member(&id(instance)).and_then(|member| member.shutdown.as_ref()?.report.clone());
+        let first = said.map_or(1, |report| report.sequence + 1);
+        for sequence in first..first + seconds {
+            self.says(instance, report(sequence, StopPhase::Stopping));
+            self.pass(secs(1));
+        }
+    }
+
+    pub(super) fn answer_kill(&mut self, instance: &str, answer: Result<(), CallError>) {
+        let attempt = self.fence(instance);
+        self.feed(Input::KillAnswered { instance: id(instance), attempt, answer });
+    }
+
+    pub(super) fn answer_cancel(&mut self, instance: &str, answer: Result<(), CallError>) {
+        let attempt = self.fence(instance);
+        self.feed(Input::CancelAnswered { instance: id(instance), attempt, answer });
+    }
+
+    /// Whom Shutdown was called on, and forgets all effects so far.
+    pub(super) fn told(&mut self) -> Vec<String> {
+        let called =
+            |effect| if let Effect::Shutdown { instance, .. } = effect { Some(instance.to_string()) } else { None };
+        self.drain().into_iter().filter_map(called).collect()
+    }
+
+    /// Who was ordered to start, and forgets all effects so far.
+    pub(super) fn ordered(&mut self) -> Vec<String> {
+        let order =
+            |effect| if let Effect::Start { instance, .. } = effect { Some(instance.to_string()) } else { None };
+        self.drain().into_iter().filter_map(order).collect()
+    }
+
+    pub(super) fn kills(&self) -> usize {
+        self.effects.iter().filter(|effect| matches!(effect, Effect::Kill { .. })).count()
+    }
+
+    pub(super) fn reason(&self) -> Reason {
+        self.operation.failure().expect("something has gone wrong").reason
     }
 
     pub(super) fn answer_probes(&mut self) {
@@ -184,8 +274,7 @@ impl World {
             if let Effect::Probe { instance, serial, .. } = effect {
                 let running = self.operation.member(&instance).is_some_and(|member| !member.has_ended());
                 let app_state = if running { AppState::Running } else { AppState::Held };
-                let answer = Ok(Probe { capabilities: ALL, ready: true, findings: Vec::new(), app_state, epoch: 0 });
-                self.feed(Input::Probed { instance, serial, answer });
+                self.feed(Input::Probed { instance, serial, answer: Ok(probe(app_state)) });
             } else {
                 self.effects.push(effect);
             }

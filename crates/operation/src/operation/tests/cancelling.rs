@@ -14,7 +14,7 @@ fn before_anything_was_told_to_stop_it_is_cancelled() {
 
 #[test]
 fn while_an_instance_is_being_stopped_it_is_too_late() {
-    let mut world = World::migration(Policy::built_in()).to_stopping();
+    let mut world = World::migration(Policy::built_in()).until_stopping();
     world.says("a-0", report(1, StopPhase::Stopping));
     let refusal = world.operation.cancel(world.now, &caller()).unwrap_err();
     assert!(matches!(refusal, crate::Refusal::PointOfNoReturn { .. }));
@@ -22,7 +22,7 @@ fn while_an_instance_is_being_stopped_it_is_too_late() {
 
 #[test]
 fn a_target_that_does_not_come_up_brings_the_source_back_under_a_higher_epoch() {
-    let mut world = World::migration(Policy::built_in()).to_stopping();
+    let mut world = World::migration(Policy::built_in()).until_stopping();
     world.stops("a-0");
     world.answer_probes();
     world.drain();
@@ -38,7 +38,7 @@ fn a_target_that_does_not_come_up_brings_the_source_back_under_a_higher_epoch() 
 
 #[test]
 fn the_source_stays_down_while_the_end_of_the_target_is_not_proven() {
-    let mut world = World::migration(Policy::built_in()).to_stopping();
+    let mut world = World::migration(Policy::built_in()).until_stopping();
     world.stops("a-0");
     world.answer_probes();
     world.drain();
@@ -47,4 +47,168 @@ fn the_source_stays_down_while_the_end_of_the_target_is_not_proven() {
     world.pass(secs(60));
     assert_eq!(world.state(), StateName::Degraded);
     assert!(!world.drain().iter().any(|effect| matches!(effect, Effect::Start { .. })));
+}
+
+#[test]
+fn while_draining_it_is_taken_back_if_the_hook_says_so() {
+    let mut world = World::migration(Policy::built_in()).until_stopping();
+    world.says("a-0", report(1, StopPhase::Draining));
+    world.drain();
+    world.cancel();
+    assert_eq!(world.drain(), [Effect::CancelShutdown { instance: id("a-0"), attempt: 1 }]);
+    world.answer_cancel("a-0", Ok(()));
+    assert_eq!(world.state(), StateName::Cancelled);
+    world.cancel();
+    assert_eq!(world.state(), StateName::Cancelled, "repeating it is fine");
+}
+
+#[test]
+fn the_report_that_it_was_taken_back_is_as_good_as_the_answer() {
+    let mut world = World::migration(Policy::built_in()).until_stopping();
+    world.says("a-0", report(1, StopPhase::Draining));
+    world.cancel();
+    world.ends("a-0", 2, StopOutcome::Cancelled);
+    assert_eq!(world.state(), StateName::Cancelled);
+}
+
+#[test]
+fn a_hook_that_has_told_the_application_makes_it_too_late() {
+    let mut world = World::migration(Policy::built_in()).until_stopping();
+    world.says("a-0", report(1, StopPhase::Draining));
+    world.cancel();
+    world.drain();
+    world.answer_cancel("a-0", Err(error(CallErrorClass::PointOfNoReturn)));
+    assert_eq!((world.state(), world.told()), (StateName::Stopping, vec!["a-0".to_owned()]));
+    assert!(world.operation.point_of_no_return().is_some());
+    world.ends("a-0", 2, StopOutcome::Stopped);
+    world.answer_probes();
+    assert_eq!(world.state(), StateName::Starting);
+}
+
+fn two() -> World {
+    let mut world = World::new(request(Kind::Delete), Policy::built_in(), &[("a-0", 0), ("a-1", 0)], &[]);
+    world.feed(Input::Begin);
+    world.answer_probes();
+    world
+}
+
+#[test]
+fn every_hook_has_its_say_before_it_is_decided() {
+    let mut world = two();
+    world.says("a-0", report(1, StopPhase::Draining));
+    world.says("a-1", report(1, StopPhase::Draining));
+    world.cancel();
+    world.answer_cancel("a-0", Err(error(CallErrorClass::PointOfNoReturn)));
+    assert_eq!(world.state(), StateName::Cancelling);
+    world.drain();
+    world.answer_cancel("a-1", Ok(()));
+    assert_eq!(world.state(), StateName::Stopping);
+    let called = world.drain();
+    assert!(called.contains(&Effect::Shutdown { instance: id("a-0"), attempt: 1, anew: false }), "joined");
+    assert!(called.contains(&Effect::Shutdown { instance: id("a-1"), attempt: 2, anew: true }), "under a new fence");
+}
+
+#[test]
+fn a_hook_that_refused_outright_does_not_keep_the_others_from_being_taken_back() {
+    let mut world = two();
+    world.call_ends("a-0", error(CallErrorClass::Rejected));
+    world.says("a-1", report(1, StopPhase::Draining));
+    world.cancel();
+    world.answer_cancel("a-1", Ok(()));
+    assert_eq!(world.state(), StateName::Cancelled);
+}
+
+#[test]
+fn while_it_is_taken_back_nobody_is_called_again() {
+    let mut world = two();
+    world.call_ends("a-0", lost());
+    world.cancel();
+    world.drain();
+    world.pass(secs(9));
+    assert!(world.told().is_empty());
+}
+
+#[test]
+fn a_hook_that_has_not_heard_of_it_may_hear_of_it_yet() {
+    let mut world = World::deletion(Policy::built_in()).until_stopping();
+    world.cancel();
+    world.answer_cancel("a-0", Err(error(CallErrorClass::NotFound)));
+    assert_eq!(world.state(), StateName::Cancelling);
+    world.drain();
+    world.says("a-0", report(1, StopPhase::Accepted));
+    world.pass(secs(1));
+    assert!(world.drain().contains(&Effect::CancelShutdown { instance: id("a-0"), attempt: 1 }), "asked again");
+    world.answer_cancel("a-0", Ok(()));
+    assert_eq!(world.state(), StateName::Cancelled);
+}
+
+#[test]
+fn hooks_that_do_not_say_leave_it_to_a_person_and_count_as_told() {
+    let mut world = World::deletion(Policy::built_in()).until_stopping();
+    world.cancel();
+    world.answer_cancel("a-0", Err(lost()));
+    world.pass(secs(10));
+    assert_eq!((world.state(), world.reason()), (StateName::Degraded, Reason::HookUnreachable));
+    world.cancel();
+    assert_eq!(world.state(), StateName::Abandoned, "nobody can say that nothing was told to stop");
+}
+
+#[test]
+fn a_hook_without_cancel_makes_it_too_late_from_the_call_on() {
+    let mut world = World::deletion(Policy::built_in());
+    world.feed(Input::Begin);
+    let capabilities = Capabilities { cancel: false, ..ALL };
+    world.answer_probe("a-0", Ok(Probe { capabilities, ..probe(AppState::Running) }));
+    assert!(!world.operation.is_cancellable());
+}
+
+#[test]
+fn at_the_gate_it_goes_back_and_the_source_runs_again() {
+    let mut request = request(Kind::Migrate);
+    request.placement = Placement::External { require_confirmation: true };
+    let mut world = World::new(request, Policy::built_in(), &[("a-0", 0)], &[]).until_stopping();
+    world.stops("a-0");
+    world.answer_probes();
+    world.cancel();
+    assert_eq!((world.state(), world.ordered()), (StateName::RollingBack, vec!["a-0".to_owned()]));
+    world.starts("a-0", true);
+    assert_eq!(world.state(), StateName::RolledBack);
+    world.cancel();
+}
+
+#[test]
+fn out_of_a_rest_it_starts_again_what_has_stopped() {
+    let sources = &[("a-0", 0), ("a-1", 0)];
+    let policy = once(FailureStrategy::GiveUp);
+    let mut world = World::new(request(Kind::Delete), policy, sources, &[]).until_stopping();
+    world.stops("a-0");
+    world.ends("a-1", 1, StopOutcome::StillRunning);
+    assert_eq!(world.state(), StateName::Degraded);
+    world.cancel();
+    assert_eq!(world.ordered(), ["a-0"]);
+    world.says("a-1", report(1, StopPhase::Stopping));
+    world.starts("a-0", true);
+    assert_eq!(world.state(), StateName::RolledBack);
+}
+
+#[test]
+fn out_of_a_rest_on_the_way_back_it_is_closed() {
+    let mut world = World::migration(Policy::built_in()).until_stopping();
+    world.stops("a-0");
+    world.answer_probes();
+    world.starts("b-0", false);
+    world.pass(secs(10));
+    assert_eq!(world.state(), StateName::Degraded);
+    world.cancel();
+    assert_eq!(world.state(), StateName::Abandoned);
+}
+
+#[test]
+fn what_is_over_cannot_be_taken_back() {
+    let mut world = World::deletion(Policy::built_in()).until_stopping();
+    world.stops("a-0");
+    world.answer_probes();
+    world.conclude_all();
+    let refusal = world.operation.cancel(world.now, &caller()).unwrap_err();
+    assert!(matches!(refusal, crate::Refusal::Done { .. }));
 }

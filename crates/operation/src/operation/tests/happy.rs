@@ -5,7 +5,7 @@ use crate::operation::Closing;
 
 #[test]
 fn a_migration_stops_verifies_starts_and_concludes() {
-    let mut world = World::migration(Policy::built_in()).to_stopping();
+    let mut world = World::migration(Policy::built_in()).until_stopping();
     assert_eq!(
         world.drain(),
         [Effect::Shutdown { instance: id("a-0"), attempt: 1, anew: true }],
@@ -27,7 +27,7 @@ fn a_migration_stops_verifies_starts_and_concludes() {
 
 #[test]
 fn a_deletion_ends_with_the_application_removed() {
-    let mut world = World::deletion(Policy::built_in()).to_stopping();
+    let mut world = World::deletion(Policy::built_in()).until_stopping();
     world.drain();
     world.stops("a-0");
     world.answer_probes();
@@ -44,24 +44,15 @@ fn lower_stop_orders_stop_first_and_start_last() {
         &[("primary", 1), ("replica-0", 0), ("replica-1", 0)],
         &[("new-primary", 1), ("new-replica", 0)],
     )
-    .to_stopping();
-    let told = |effects: Vec<Effect>| -> Vec<String> {
-        effects
-            .into_iter()
-            .filter_map(|effect| match effect {
-                Effect::Shutdown { instance, .. } | Effect::Start { instance, .. } => Some(instance.to_string()),
-                _ => None,
-            })
-            .collect()
-    };
-    assert_eq!(told(world.drain()), ["replica-0", "replica-1"]);
+    .until_stopping();
+    assert_eq!(world.told(), ["replica-0", "replica-1"]);
     world.stops("replica-0");
-    assert!(told(world.drain()).is_empty(), "the primary waits for all replicas");
+    assert!(world.told().is_empty(), "the primary waits for all replicas");
     world.stops("replica-1");
-    assert_eq!(told(world.drain()), ["primary"]);
+    assert_eq!(world.told(), ["primary"]);
     world.stops("primary");
     world.answer_probes();
-    assert_eq!(told(world.drain()), ["new-primary"]);
+    assert_eq!(world.ordered(), ["new-primary"]);
     world.starts("new-primary", true);
-    assert_eq!(told(world.drain()), ["new-replica"]);
+    assert_eq!(world.ordered(), ["new-replica"]);
 }

@@ -174,9 +174,8 @@ impl AgentArgs {
         let mut problems = Vec::new();
         let derived = || sanitise_instance(&format!("{}-{}", self.cluster, surroundings.hostname));
         let instance = self.instance.clone().or(surroundings.pod_name).unwrap_or_else(derived);
-        let identity = Identity::new(&self.application, &instance, &self.cluster)
-            .map_err(|error| problems.extend(error.0))
-            .ok();
+        let identity =
+            Identity::new(&self.application, &instance, &self.cluster).map_err(|error| problems.extend(error.0)).ok();
         if let Err(error) = self.telemetry().validate() {
             problems.push(error.to_string());
         }
@@ -185,7 +184,8 @@ impl AgentArgs {
             && self.advertise.is_none()
             && is_wildcard(listen)
         {
-            problems.push(format!("--listen {listen} needs --advertise HOST:PORT: the scheduler cannot dial a wildcard"));
+            problems
+                .push(format!("--listen {listen} needs --advertise HOST:PORT: the scheduler cannot dial a wildcard"));
         }
         if let Some(address) = self.listen.as_ref().filter(|address| !is_address(address)) {
             problems.push(format!("--listen {address:?} is neither HOST:PORT nor unix:/PATH"));
@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_said_at_once() {
-        let wrong = args("--application Shop --cluster a! --instance -x --listen 0.0.0.0:7000 --label x --ready-tcp 80");
+        let wrong =
+            args("--application Shop --cluster a! --instance -x --listen 0.0.0.0:7000 --label x --ready-tcp 80");
         let problems = wrong.resolve(surroundings()).unwrap_err();
         assert_eq!(problems.len(), 6, "{problems:?}");
     }

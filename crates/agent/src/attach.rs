@@ -126,7 +126,9 @@ mod tests {
         let (result, _) = answered(b"QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID\r\n").await;
         let Err(AttachError::Refused { code, reason }) = result else { panic!("{result:?}") };
         assert_eq!((code.as_str(), reason.as_str()), ("UNAUTHENTICATED", "CREDENTIALS_INVALID"));
-        for garbage in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"QUIESCE/2 OK\r\n", b"QUIESCE/1 OK\xff\r\n", &[b'x'; 600]] {
+        for garbage in
+            [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"QUIESCE/2 OK\r\n", b"QUIESCE/1 OK\xff\r\n", &[b'x'; 600]]
+        {
             let (result, _) = answered(garbage).await;
             assert!(matches!(result, Err(AttachError::Garbage)), "{result:?}");
         }

@@ -114,12 +114,13 @@ impl CallError {
                 _ => Class::Never,
             },
         };
-        let info_less = reason.is_none() && class == Class::Pause;
+        // A pause nobody gave a reason for: the call did not get through.
+        let silence = class == Class::Pause
+            && matches!(reason, None | Some(ErrorReason::NotServing | ErrorReason::LimitExceeded));
         let reason = reason.map_or_else(
             || format!("{:?}", status.code()),
             |reason| reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned(),
         );
-        let silence = class == Class::Pause && matches!(reason.as_str(), "NOT_SERVING" | "LIMIT_EXCEEDED") || info_less;
         Self { call, class, silence, reason, message: status.message().to_owned() }
     }
 }
@@ -234,12 +235,7 @@ impl Gateway {
     }
 
     /// Says that the application has ended outside of any operation.
-    pub(crate) async fn report_end(
-        &self,
-        registration: &Registration,
-        epoch: u64,
-        end: &End,
-    ) -> Result<(), CallError> {
+    pub(crate) async fn report_end(&self, registration: &Registration, epoch: u64, end: &End) -> Result<(), CallError> {
         let request = v1::ReportEndRequest {
             instance: registration.identity.instance_name(),
             agent_id: registration.agent_id.clone(),

@@ -310,7 +310,10 @@ impl Engine {
     /// Whether something is in progress that must not be left alone.
     fn is_busy(&self) -> bool {
         self.shutdown.as_ref().is_some_and(|shutdown| !shutdown.is_over())
-            || self.start.as_ref().is_some_and(|start| start.is_spawning() || start.holds_on_failure() && !start.is_over())
+            || self
+                .start
+                .as_ref()
+                .is_some_and(|start| start.is_spawning() || start.holds_on_failure() && !start.is_over())
     }
 
     /// The highest epoch this hook has seen.

@@ -187,7 +187,7 @@ impl Engine {
             StartError::Outdated { epoch, highest } => {
                 start.refuse(Refusal::EpochStale { asked: epoch, in_force: highest });
             }
-            StartError::NoPermission { .. } | StartError::Held(_) => {
+            StartError::NoPermission | StartError::Held(_) => {
                 start.refuse(Refusal::StartNotPermitted { reason: error.to_string() });
             }
             StartError::Deleted { message } => start.refuse(Refusal::Deleted { message }),

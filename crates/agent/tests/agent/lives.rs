@@ -289,3 +289,42 @@ async fn a_command_that_cannot_be_executed_is_said() {
     assert_eq!(agent.wait(LIMIT).await.code(), Some(127));
     assert!(agent.stderr().contains("/nonexistent/program"));
 }
+
+#[tokio::test]
+async fn a_running_shutdown_goes_before_the_wish_that_the_agent_ends() {
+    let (stage, scheduler) = (Stage::new(), Scheduler::start().await);
+    let mut agent = stage.agent_at(&scheduler, &[]);
+    let mut hook = scheduler.hook_after(0).await;
+    stage.until_lines("starts", 1).await;
+    until_phase(&mut hook, "s1", ShutdownPhase::Stopping).await;
+    stage.until_lines("terms", 1).await;
+    agent.signal(Signal::TERM);
+    agent.wait_for_line("it goes first", LIMIT).await;
+    let mut follower = hook.clone();
+    let followed = tokio::spawn(async move { until_phase(&mut follower, "s1", ShutdownPhase::Stopped).await });
+    // Only once the call is there is it among those the agent waits for.
+    assert_eq!(info(&mut hook).await.app_state(), AppState::Stopping);
+    stage.let_go();
+    assert_eq!(followed.await.unwrap().result.unwrap().outcome(), Outcome::Stopped);
+    assert_eq!(agent.wait(LIMIT).await.code(), Some(0));
+    assert_eq!(stage.lines("terms").len(), 1);
+}
+
+#[tokio::test]
+async fn a_drain_command_gives_the_time_to_cancel() {
+    let (stage, scheduler) = (Stage::new(), Scheduler::start().await);
+    let drained = stage.path().join("drained");
+    let command = format!("echo $QUIESCE_KIND > {}; sleep 1000", drained.display());
+    let agent = stage.agent_at(&scheduler, &["--drain-command", &command]);
+    let mut hook = scheduler.hook_after(0).await;
+    stage.until_lines("starts", 1).await;
+    until_phase(&mut hook, "s1", ShutdownPhase::Draining).await;
+    stage.until_lines("drained", 1).await;
+    assert_eq!(stage.lines("drained"), ["migrate"]);
+    let request = v1::CancelShutdownRequest { shutdown_id: "s1".to_owned(), ..Default::default() };
+    let status = hook.cancel_shutdown(request).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.phase(), ShutdownPhase::Cancelled);
+    let info = info(&mut hook).await;
+    assert!(matches!(info.app_state(), AppState::Running | AppState::Starting) && stage.lines("terms").is_empty());
+    drop(agent);
+}

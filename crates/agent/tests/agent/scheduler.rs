@@ -174,10 +174,7 @@ impl AgentGateway for Scheduler {
         Ok(Response::new(v1::AdmitStartResponse { epoch: book.epoch }))
     }
 
-    async fn report_end(
-        &self,
-        request: Request<ReportEndRequest>,
-    ) -> Result<Response<v1::ReportEndResponse>, Status> {
+    async fn report_end(&self, request: Request<ReportEndRequest>) -> Result<Response<v1::ReportEndResponse>, Status> {
         self.book().ends.push(request.into_inner());
         Ok(Response::new(v1::ReportEndResponse {}))
     }

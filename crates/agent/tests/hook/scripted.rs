@@ -1,7 +1,7 @@
 //! An application in memory that does what a test tells it, and remembers what it was told.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use quiesce_agent::application::{
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// What it does when it is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Ends at once.
     Quick,
     /// Ends when the test says so.
@@ -23,7 +23,7 @@ pub enum Manner {
 
 /// What it was told, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub(crate) enum Told {
     Hold(String),
     Stop(String),
     Kill,
@@ -31,21 +31,21 @@ pub enum Told {
     Retire,
 }
 
-pub struct Scripted {
+pub(crate) struct Scripted {
     status: watch::Sender<AppStatus>,
-    manner: Mutex<Manner>,
+    manner: Manner,
     told: Mutex<Vec<Told>>,
     capabilities: Capabilities,
 }
 
 impl Scripted {
     /// Runs under epoch 1.
-    pub fn running(manner: Manner) -> Arc<Self> {
+    pub(crate) fn running(manner: Manner) -> Arc<Self> {
         Self::with(manner, AppState::Running)
     }
 
     /// Has never run.
-    pub fn stopped() -> Arc<Self> {
+    pub(crate) fn stopped() -> Arc<Self> {
         Self::with(Manner::Quick, AppState::Stopped)
     }
 
@@ -54,7 +54,7 @@ impl Scripted {
         let status = AppStatus {
             state,
             epoch: u64::from(runs),
-            start_time: runs.then(SystemTime::now),
+            start_time: runs.then(long_ago),
             processes: u32::from(runs),
             ready: runs.then_some(Ready::Notified),
             ..AppStatus::default()
@@ -68,49 +68,45 @@ impl Scripted {
             extend: true,
             durable: true,
         };
-        let (manner, told) = (Mutex::new(manner), Mutex::default());
+        let told = Mutex::default();
         Arc::new(Self { status: watch::Sender::new(status), manner, told, capabilities })
     }
 
     /// Can be stopped, and nothing else.
-    pub fn plain() -> Arc<Self> {
+    pub(crate) fn plain() -> Arc<Self> {
         let mut app = Arc::into_inner(Self::running(Manner::Quick)).unwrap();
         app.capabilities = Capabilities::default();
         Arc::new(app)
     }
 
-    pub fn set_manner(&self, manner: Manner) {
-        *self.manner.lock().unwrap() = manner;
-    }
-
-    pub fn told(&self) -> Vec<Told> {
+    pub(crate) fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
     }
 
     /// How often it was told to stop.
-    pub fn stops(&self) -> usize {
+    pub(crate) fn stops(&self) -> usize {
         self.told().iter().filter(|told| matches!(told, Told::Stop(_))).count()
     }
 
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         !matches!(self.status.borrow().state, AppState::Stopped | AppState::Held)
     }
 
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         self.status.send_modify(|status| status.said = Some(text.to_owned()));
     }
 
-    pub fn wish(&self, more: Duration) {
+    pub(crate) fn wish(&self, more: Duration) {
         self.status.send_modify(|status| status.extend_until = Some(Instant::now() + more));
     }
 
     /// Ends with a code.
-    pub fn exit(&self, code: i32) {
+    pub(crate) fn exit(&self, code: i32) {
         self.end(Some(code), None, false);
     }
 
     /// Something starts it behind everybody's back.
-    pub fn respawn(&self) {
+    pub(crate) fn respawn(&self) {
         self.status.send_modify(|status| {
             status.state = AppState::Running;
             status.processes = 1;
@@ -118,7 +114,7 @@ impl Scripted {
         });
     }
 
-    pub fn become_ready(&self) {
+    pub(crate) fn become_ready(&self) {
         self.status.send_modify(|status| {
             status.state = AppState::Running;
             status.ready = Some(Ready::Notified);
@@ -179,7 +175,7 @@ impl Application for Scripted {
             if self.told().contains(&told) || !self.is_alive() {
                 return Ok(());
             }
-            let manner = *self.manner.lock().unwrap();
+            let manner = self.manner;
             if manner == Manner::Deaf {
                 return Err(StopError::NotTold { reason: "it does not listen".to_owned() });
             }
@@ -208,7 +204,7 @@ impl Application for Scripted {
                 *status = AppStatus {
                     state: AppState::Starting,
                     epoch,
-                    start_time: Some(SystemTime::now()),
+                    start_time: Some(long_ago()),
                     processes: 1,
                     ..AppStatus::default()
                 }
@@ -223,4 +219,9 @@ impl Application for Scripted {
             Ok(())
         })
     }
+}
+
+/// Nothing here depends on the hour.
+fn long_ago() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }

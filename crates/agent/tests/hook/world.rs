@@ -20,32 +20,37 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
-pub const INSTANCE: &str = "applications/shop/instances/shop-0";
-pub const TOKEN: &str = "qct1.c2VjcmV0";
+pub(crate) const INSTANCE: &str = "applications/shop/instances/shop-0";
+pub(crate) const TOKEN: &str = "qct1.c2VjcmV0";
 
 /// Longer than anything here takes; a test that waits for it has failed.
-pub const PLENTY: Duration = Duration::from_secs(20);
+pub(crate) const PLENTY: Duration = Duration::from_secs(20);
 
-pub struct World {
-    pub client: ShutdownHookClient<Channel>,
-    pub hook: Hook,
-    pub url: String,
+pub(crate) struct World {
+    pub(crate) client: ShutdownHookClient<Channel>,
+    pub(crate) hook: Hook,
+    pub(crate) url: String,
     tasks: Tasks,
     drain: drain::Signal,
 }
 
 impl World {
     /// A hook that forgets.
-    pub async fn new(app: Arc<dyn Application>) -> Self {
+    pub(crate) async fn new(app: Arc<dyn Application>) -> Self {
         Self::open(app, Records::volatile(), None, Access::connected()).await
     }
 
     /// A hook that remembers in `directory`.
-    pub async fn in_directory(app: Arc<dyn Application>, directory: &Path) -> Self {
+    pub(crate) async fn in_directory(app: Arc<dyn Application>, directory: &Path) -> Self {
         Self::open(app, Records::in_directory(directory), None, Access::connected()).await
     }
 
-    pub async fn open(app: Arc<dyn Application>, records: Records, drain: Option<Drain>, access: Access) -> Self {
+    pub(crate) async fn open(
+        app: Arc<dyn Application>,
+        records: Records,
+        drain: Option<Drain>,
+        access: Access,
+    ) -> Self {
         let tasks = Tasks::new();
         let mut options = HookOptions::new(Identity::new("shop", "shop-0", "edge-1").unwrap());
         options.drain = drain;
@@ -60,27 +65,27 @@ impl World {
     }
 
     /// Ends as a program ends that is killed: nobody is told.
-    pub async fn crash(self) {
+    pub(crate) async fn crash(self) {
         let Self { client, hook, tasks, drain, .. } = self;
         drop((client, hook, drain));
         // Whatever does not end by itself is aborted.
         let _aborted = tasks.shutdown(Duration::ZERO).await;
     }
 
-    pub async fn connect(&self) -> ShutdownHookClient<Channel> {
+    pub(crate) async fn connect(&self) -> ShutdownHookClient<Channel> {
         ShutdownHookClient::connect(self.url.clone()).await.unwrap()
     }
 
-    pub async fn shutdown(&self, request: ShutdownRequest) -> Result<Reports, Status> {
+    pub(crate) async fn shutdown(&self, request: ShutdownRequest) -> Result<Reports, Status> {
         Ok(Reports { stream: self.client.clone().shutdown(request).await?.into_inner(), seen: Vec::new() })
     }
 
     /// A whole shutdown from its first to its last report.
-    pub async fn stop(&self, request: ShutdownRequest) -> ShutdownStatus {
+    pub(crate) async fn stop(&self, request: ShutdownRequest) -> ShutdownStatus {
         self.shutdown(request).await.unwrap().last().await
     }
 
-    pub async fn refusal(&self, request: ShutdownRequest) -> Status {
+    pub(crate) async fn refusal(&self, request: ShutdownRequest) -> Status {
         match self.shutdown(request).await {
             Err(status) => status,
             Ok(mut reports) => reports.error().await,
@@ -89,14 +94,14 @@ impl World {
 }
 
 /// The reports of one call; checks the rules that hold for every one of them.
-pub struct Reports {
+pub(crate) struct Reports {
     stream: Streaming<v1::ShutdownResponse>,
     seen: Vec<ShutdownStatus>,
 }
 
 impl Reports {
     /// The next report.
-    pub async fn next(&mut self) -> Option<Result<ShutdownStatus, Status>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<ShutdownStatus, Status>> {
         let next = tokio::time::timeout(PLENTY, self.stream.next()).await.expect("a report in time")?;
         Some(next.map(|response| {
             let status = response.status.expect("every response has a status");
@@ -118,7 +123,7 @@ impl Reports {
     }
 
     /// Reads until a report fits.
-    pub async fn until(&mut self, fits: impl Fn(&ShutdownStatus) -> bool) -> ShutdownStatus {
+    pub(crate) async fn until(&mut self, fits: impl Fn(&ShutdownStatus) -> bool) -> ShutdownStatus {
         loop {
             let status = self.next().await.expect("a report before the end").expect("no error");
             if fits(&status) {
@@ -127,19 +132,19 @@ impl Reports {
         }
     }
 
-    pub async fn until_phase(&mut self, phase: ShutdownPhase) -> ShutdownStatus {
+    pub(crate) async fn until_phase(&mut self, phase: ShutdownPhase) -> ShutdownStatus {
         self.until(|status| status.phase() == phase).await
     }
 
     /// Reads to the end, which has to be one with a result.
-    pub async fn last(mut self) -> ShutdownStatus {
+    pub(crate) async fn last(mut self) -> ShutdownStatus {
         let last = self.until(|status| status.result.is_some()).await;
         assert!(self.next().await.is_none(), "the call ends after the result");
         last
     }
 
     /// Reads to the end, which has to be an error.
-    pub async fn error(&mut self) -> Status {
+    pub(crate) async fn error(&mut self) -> Status {
         loop {
             match self.next().await.expect("an error before the end") {
                 Ok(status) => assert!(status.result.is_none(), "an error instead of a result"),
@@ -150,7 +155,7 @@ impl Reports {
 }
 
 /// A request as a scheduler sends it.
-pub fn request(shutdown_id: &str) -> ShutdownRequest {
+pub(crate) fn request(shutdown_id: &str) -> ShutdownRequest {
     ShutdownRequest {
         shutdown_id: shutdown_id.to_owned(),
         operation: "operations/op-1".to_owned(),
@@ -164,20 +169,20 @@ pub fn request(shutdown_id: &str) -> ShutdownRequest {
     }
 }
 
-pub fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+pub(crate) fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
-pub fn millis(millis: i32) -> Option<prost_types::Duration> {
+pub(crate) fn millis(millis: i32) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds: 0, nanos: millis * 1_000_000 })
 }
 
-pub fn outcome(status: &ShutdownStatus) -> Outcome {
+pub(crate) fn outcome(status: &ShutdownStatus) -> Outcome {
     status.result.as_ref().expect("a result").outcome()
 }
 
 /// Code and reason of an error of ours.
-pub fn reason(status: &Status) -> (Code, String) {
+pub(crate) fn reason(status: &Status) -> (Code, String) {
     let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "quiesce.v1");
     (status.code(), info.reason)

@@ -69,8 +69,7 @@ impl Refusal {
     /// Code and reason of the line that says no; none where nobody would read it.
     fn line(&self) -> Option<&'static str> {
         match self {
-            Self::Slow => Some("QUIESCE/1 ERROR DEADLINE_EXCEEDED INVALID_FIELD\r\n"),
-            Self::Malformed => Some("QUIESCE/1 ERROR INVALID_ARGUMENT INVALID_FIELD\r\n"),
+            Self::Slow | Self::Malformed => Some("QUIESCE/1 ERROR INVALID_ARGUMENT INVALID_FIELD\r\n"),
             Self::Token => Some("QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID\r\n"),
             Self::Broken(_) => None,
         }

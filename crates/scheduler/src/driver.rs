@@ -58,6 +58,7 @@ pub struct Snapshot {
 
 /// What a person can ask of an operation that exists.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "commands are few, and boxed on their way")]
 pub enum Command {
     /// Take it back, or close it out of DEGRADED.
     Cancel(Caller),
@@ -216,9 +217,9 @@ impl Handle {
     /// Carries out a command and answers when its outcome is durable. Bounded: after a time a command that could not
     /// be made durable is answered with [`CommandError::Stalled`].
     pub async fn command(&self, id: &OperationId, command: Command) -> Result<Snapshot, CommandError> {
-        let Some(mailbox) = self.mailbox(id) else { return self.command_closed(id, &command).await };
+        let Some(place) = self.reserve(id)? else { return self.command_closed(id, &command).await };
         let (answer, outcome) = oneshot::channel();
-        post(&mailbox, id, Message::Command { command: Box::new(command), answer })?;
+        place.send(Message::Command { command: Box::new(command), answer });
         wait_for(id, outcome).await?
     }
 
@@ -231,7 +232,7 @@ impl Handle {
     ) -> Result<(), CompletionError> {
         blot_out(&mut result.message, token);
         let ShutdownId { operation, attempt, instance } = self.check_token(shutdown_id, token)?;
-        let Some(mailbox) = self.mailbox(&operation) else {
+        let Some(place) = self.reserve(&operation).map_err(CompletionError::NotRecorded)? else {
             let stored = self.load(&operation).await.map_err(CompletionError::of_closed)?;
             return match completion::verdict(&stored.operation, &instance, attempt, &result) {
                 Verdict::Known => Ok(()),
@@ -240,8 +241,7 @@ impl Handle {
             };
         };
         let (answer, outcome) = oneshot::channel();
-        let message = Message::Complete { instance, attempt, result: Box::new(result), answer };
-        post(&mailbox, &operation, message).map_err(CompletionError::NotRecorded)?;
+        place.send(Message::Complete { instance, attempt, result: Box::new(result), answer });
         wait_for(&operation, outcome).await.map_err(CompletionError::NotRecorded)?
     }
 
@@ -253,15 +253,14 @@ impl Handle {
         wanted: Duration,
     ) -> Result<Granted, CompletionError> {
         let ShutdownId { operation, attempt, instance } = self.check_token(shutdown_id, token)?;
-        let Some(mailbox) = self.mailbox(&operation) else {
+        let Some(place) = self.reserve(&operation).map_err(CompletionError::NotRecorded)? else {
             let stored = self.load(&operation).await.map_err(CompletionError::of_closed)?;
             let now = Moment::from_millis(self.context.clock.now());
             completion::granted(&stored.operation, &instance, attempt, now)?;
             return Err(CompletionError::NotRecorded(CommandError::NotDriven(operation)));
         };
         let (answer, outcome) = oneshot::channel();
-        let message = Message::MoreTime { instance, attempt, wanted, answer };
-        post(&mailbox, &operation, message).map_err(CompletionError::NotRecorded)?;
+        place.send(Message::MoreTime { instance, attempt, wanted, answer });
         wait_for(&operation, outcome).await.map_err(CompletionError::NotRecorded)?
     }
 
@@ -283,8 +282,14 @@ impl Handle {
         let Ok(_) = self.context.open.subscribe().wait_for(BTreeMap::is_empty).await else { return };
     }
 
-    fn mailbox(&self, id: &OperationId) -> Option<mpsc::Sender<Message>> {
-        self.context.open.borrow().get(id).cloned()
+    /// A place in the mailbox of an operation; none if nobody drives it.
+    fn reserve(&self, id: &OperationId) -> Result<Option<mpsc::OwnedPermit<Message>>, CommandError> {
+        let Some(mailbox) = self.context.open.borrow().get(id).cloned() else { return Ok(None) };
+        match mailbox.try_reserve_owned() {
+            Ok(place) => Ok(Some(place)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(CommandError::Busy(id.clone())),
+            Err(mpsc::error::TrySendError::Closed(_)) => Ok(None),
+        }
     }
 
     fn take_up(&self, stored: Snapshot, entry: Entry) {
@@ -338,13 +343,6 @@ impl Handle {
 
 fn unreadable(id: &OperationId, error: LoadError) -> CommandError {
     CommandError::Load(id.clone(), Box::new(error))
-}
-
-fn post(mailbox: &mpsc::Sender<Message>, id: &OperationId, message: Message) -> Result<(), CommandError> {
-    mailbox.try_send(message).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => CommandError::Busy(id.clone()),
-        mpsc::error::TrySendError::Closed(_) => CommandError::NotDriven(id.clone()),
-    })
 }
 
 /// Waits for an answer of an operation's task, at most [`COMMAND_TIMEOUT`].

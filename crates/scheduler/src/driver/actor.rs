@@ -134,7 +134,7 @@ impl Actor {
         let mut message_last = false;
         loop {
             if self.operation.is_done() {
-                return Ok(());
+                return self.dismiss().await;
             }
             if self.operation.state() == StateName::Pending {
                 self.handle(Input::Begin).await?;
@@ -164,6 +164,15 @@ impl Actor {
                 () = due => self.handle_deadline().await?,
             }
         }
+    }
+
+    /// Answers those who came while the last step was taken; an operation that is over refuses them in its own words.
+    async fn dismiss(&mut self) -> Result<(), Stop> {
+        self.mailbox.close();
+        while let Some(message) = self.mailbox.recv().await {
+            self.take(message).await?;
+        }
+        Ok(())
     }
 
     fn now(&self) -> Moment {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Counters of the driver. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Health {
+pub(super) struct Health {
     counts: Arc<Counts>,
 }
 

@@ -1,12 +1,17 @@
 //! A slow, dead or hostile hook delays nobody else (I7).
 
+use std::sync::Arc;
+
 use quiesce_operation::{Kind, Placement, StateName};
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{Evidence, ShutdownPhase, ShutdownStatus};
+use quiesce_runtime::clock::ManualClock;
+use quiesce_store::fault::FaultyStore;
 use quiesce_testkit::hook::{Act, Script};
 use tokio::net::TcpListener;
 
-use super::world::{SOURCE, World, hasty, hook};
+use super::world::{SOURCE, World, caller, hasty, hook, memory};
+use crate::driver::{Command, CommandError};
 use crate::records::Connect;
 
 #[tokio::test]
@@ -50,4 +55,23 @@ async fn a_message_that_is_too_large_ends_the_call_and_nothing_else() {
     world.register("a", SOURCE, &listening).await;
     let id = world.delete(hasty()).await;
     world.end(&id, StateName::Degraded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_commands_for_one_operation_are_refused_at_once() {
+    let store = FaultyStore::new(memory());
+    let world = World::with_clock(Arc::new(store.clone()), Arc::new(ManualClock::new(1_000_000))).await;
+    world.register_at("a", SOURCE, Connect::DialIn).await;
+    let id = world.delete(hasty()).await;
+    world.until_state(&id, StateName::Preparing).await;
+    store.hold();
+    let commands = (0..400).map(|_| world.handle.command(&id, Command::Confirm(caller())));
+    // The first one changes something, so that the rest has to wait for its commit.
+    let first = world.handle.command(&id, Command::Extend { grace: hasty().grace_period * 2 });
+    let (first, outcomes) = futures::join!(first, futures::future::join_all(commands));
+    assert!(matches!(first, Err(CommandError::Stalled(_))), "{first:?}");
+    let busy = outcomes.iter().filter(|outcome| matches!(outcome, Err(CommandError::Busy(_)))).count();
+    assert!(busy >= 100, "{busy} of 400 were refused");
+    store.release();
+    world.until(&id, |operation| operation.policy().grace_period > hasty().grace_period).await;
 }

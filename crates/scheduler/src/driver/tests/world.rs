@@ -225,10 +225,6 @@ impl World {
         self.begin("op-1", Kind::Delete, Placement::External { require_confirmation: false }, policy).await
     }
 
-    pub(super) async fn migrate(&self, policy: Policy) -> OperationId {
-        self.begin("op-1", Kind::Migrate, Placement::Agents, policy).await
-    }
-
     pub(super) async fn operation(&self, id: &OperationId) -> Operation {
         let stored = records::load::<OperationRecord>(&*self.store, records::operation_key(id)).await.unwrap();
         stored.expect("the operation was accepted").record.0

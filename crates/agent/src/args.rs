@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn everything_wrong_is_said_at_once() {
         let wrong =
-            args("--application Shop --cluster a! --instance -x --listen 0.0.0.0:7000 --label x --ready-tcp 80");
+            args("--application Shop --cluster a! --instance=-x --listen 0.0.0.0:7000 --label x --ready-tcp 80");
         let problems = wrong.resolve(surroundings()).unwrap_err();
         assert_eq!(problems.len(), 6, "{problems:?}");
     }

@@ -2,7 +2,7 @@
 //!
 //! From below: [`supervise`] runs an application as a child and knows processes, no schedulers. [`application`] is the
 //! seam. [`hook`] speaks `quiesce.v1.ShutdownHook` over it and knows schedulers' rules, no processes; [`serve`] puts it on
-//! sockets. [`gateway`] and [`attach`] are the way to a scheduler. [`run`] makes all of it the program `quiesce-agent`;
+//! sockets. [`gateway`] and [`attach`] are the way to a scheduler. [`run()`] makes all of it the program `quiesce-agent`;
 //! [`journal`] and the hook's record are what it must not forget. Linux only: ends are verified with pidfds and `/proc`.
 //!
 //! # Serving the hook from your own program

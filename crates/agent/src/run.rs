@@ -1,6 +1,8 @@
 //! The life of an agent, from its start to its exit code.
 //!
-//!     open what was left -> held for good? -> link to the scheduler -> gate -> watch over it -> end as it ended
+//! ```text
+//! open what was left -> held for good? -> link to the scheduler -> gate -> watch over it -> end as it ended
+//! ```
 //!
 //! Owns the order of these things, the signals that ask the agent to end, and the exit code. Every decision about the
 //! application is the hook's or the gate's.

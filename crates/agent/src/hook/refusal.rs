@@ -109,7 +109,18 @@ impl Refusal {
             Self::WrongInstance { own, .. } => own.clone(),
             Self::StillRunning { instance, .. } => instance.clone(),
             Self::PointOfNoReturn { shutdown_id } => shutdown_id.clone(),
-            _ => String::new(),
+            Self::Invalid(_)
+            | Self::EpochStale { .. }
+            | Self::NotStoppable { .. }
+            | Self::InProgress { .. }
+            | Self::Superseded { .. }
+            | Self::ShutdownNotFound { .. }
+            | Self::TokenInvalid
+            | Self::NotImplemented { .. }
+            | Self::Deleted { .. }
+            | Self::StartNotPermitted { .. }
+            | Self::NotServing { .. }
+            | Self::CredentialsInvalid => String::new(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The rules of a shutdown (H1 to H17): what follows what, and what is said of it.
 //!
-//!     recording -> [draining] -> committing -> holding -> telling -> waiting -> [settling] -> concluding -> over
+//! ```text
+//! recording -> [draining] -> committing -> holding -> telling -> waiting -> [settling] -> concluding -> over
+//! ```
 //!
 //! *Committing* writes down that the application is about to be told: from there on it is the point of no return, and a
 //! program that starts anew goes on from there. Nothing here kills on its own account: a grace period that is over is
@@ -106,7 +108,13 @@ impl Shutdown {
         match &self.stage {
             Stage::Over => None,
             Stage::Settling { until, .. } => Some(self.next_report.min(*until)),
-            _ => Some(self.next_report),
+            Stage::Recording
+            | Stage::Draining(_)
+            | Stage::Committing
+            | Stage::Holding
+            | Stage::Telling
+            | Stage::Waiting
+            | Stage::Concluding(_) => Some(self.next_report),
         }
     }
 
@@ -350,7 +358,14 @@ impl Engine {
             }
             Stage::Draining(drain) => drain.abort(),
             Stage::Recording if shutdown.phase < Phase::Stopping => {}
-            _ => {
+            Stage::Recording
+            | Stage::Committing
+            | Stage::Holding
+            | Stage::Telling
+            | Stage::Waiting
+            | Stage::Settling { .. }
+            | Stage::Concluding(_)
+            | Stage::Over => {
                 let _gone = reply.send(Err(Refusal::PointOfNoReturn { shutdown_id: shutdown_id.to_owned() }));
                 return;
             }
@@ -616,7 +631,15 @@ impl Engine {
                 let verdict = (**verdict).clone();
                 self.conclude_with(verdict);
             }
-            _ => {}
+            Stage::Recording
+            | Stage::Draining(_)
+            | Stage::Committing
+            | Stage::Holding
+            | Stage::Telling
+            | Stage::Waiting
+            | Stage::Settling { .. }
+            | Stage::Concluding(_)
+            | Stage::Over => {}
         }
         self.publish(status);
         self.notice_overdue();

@@ -25,7 +25,8 @@ impl Operation {
         report: StopReport,
         step: &mut Step,
     ) {
-        let Some(slot) = self.locate(instance).filter(|&slot| self.at(slot).fence() == attempt) else { return };
+        let known = |&slot: &Slot| self.at(slot).shutdown.is_some() && self.at(slot).fence() == attempt;
+        let Some(slot) = self.locate(instance).filter(known) else { return };
         match self.at(slot).run {
             Run::Calling { .. } | Run::Running { .. } => self.heard(now, slot, report, step),
             Run::Failed | Run::Unverified => self.heard_late(now, slot, report, step),
@@ -147,8 +148,8 @@ impl Operation {
             }
             StopOutcome::Cancelled if matches!(self.state, State::Cancelling { .. }) => self.taken_back(slot, step),
             StopOutcome::Cancelled => {
-                let message = format!("its hook took the shutdown back unasked{said}");
-                self.fail_stop(now, slot, Reason::ProtocolError, message, step);
+                let message = format!("its hook took the shutdown back unasked; it runs as before{said}");
+                self.fail_stop(now, slot, Reason::StillRunning, message, step);
             }
         }
     }

@@ -6,4 +6,7 @@
 mod contract;
 mod hook;
 mod properties;
+mod scene;
+mod stored_form;
+mod transitions;
 mod world;

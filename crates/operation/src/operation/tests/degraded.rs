@@ -104,3 +104,13 @@ fn without_confirmation_the_gate_opens_by_itself() {
     world.answer_probes();
     assert_eq!(world.state(), StateName::Finalizing);
 }
+
+#[test]
+fn a_report_of_a_shutdown_that_was_never_called_proves_nothing() {
+    let mut world = World::deletion(once(FailureStrategy::GiveUp));
+    world.feed(Input::Begin);
+    world.pass(secs(10));
+    assert_eq!((world.state(), world.fence("a-0")), (StateName::Degraded, 0));
+    world.ends("a-0", 1, StopOutcome::Stopped);
+    assert_eq!(world.operation.counts().stopped, 0);
+}

@@ -145,3 +145,12 @@ fn give_up_never_kills() {
     }
     assert_eq!(world.kills(), 0);
 }
+
+#[test]
+fn a_hook_that_took_it_back_says_that_it_runs_and_no_permission_covers_that() {
+    let mut world = World::deletion(unverified_ok()).until_stopping();
+    world.pass(secs(10));
+    assert_eq!(world.state(), StateName::Forcing);
+    world.ends("a-0", 1, StopOutcome::Cancelled);
+    assert_eq!((world.state(), world.reason()), (StateName::Degraded, Reason::StillRunning));
+}

@@ -34,6 +34,9 @@ pub use presence::{HookInfo, HookState, Presence};
 /// Most hooks asked for a sign of life at the same time: a thousand instances are gone through in seconds, and one
 /// burst stays far below any limit on open files.
 const SIGNS_OF_LIFE_MAX: usize = 64;
+/// The same for hooks that did not answer the last time. They have places of their own, since each holds one for as
+/// long as an answer may take: any number of dead hooks leaves the others theirs.
+const SIGNS_OF_ABSENT_MAX: usize = 32;
 /// Longest wait of a new attached connection for its first answer; an agent that has just dialled has nothing else to
 /// do.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +57,7 @@ struct Inner {
     tasks: Tasks,
     drain: drain::Watch,
     signs_of_life: Semaphore,
+    signs_of_absent: Semaphore,
 }
 
 /// The name of an instance.
@@ -100,8 +104,9 @@ impl Hooks {
     #[must_use]
     pub fn new(secrets: Arc<Secrets>, clock: Arc<dyn Clock>, tasks: Tasks, drain: drain::Watch) -> Self {
         let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
+        let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
-        Self { inner: Arc::new(Inner { known, secrets, clock, tasks, drain, signs_of_life }) }
+        Self { inner: Arc::new(Inner { known, secrets, clock, tasks, drain, signs_of_life, signs_of_absent }) }
     }
 
     /// An instance was registered, or its registration has changed. It is asked for a sign of life at once. The

@@ -20,7 +20,7 @@ use super::relay::{Ended, Outlet, relay};
 use super::request;
 use crate::hooks::Hook;
 use crate::hooks::call::Client;
-use crate::hooks::report::{read_start, read_stop};
+use crate::hooks::report::{read_start, read_stop, without_secret};
 use crate::secrets::CompletionToken;
 
 /// The calls of one operation.
@@ -113,9 +113,10 @@ impl Effects {
             return;
         }
         let id = request::shutdown_id(operation, &instance, attempt);
+        let token = self.context.secrets.completion_token(&id);
         let stop = Stop {
-            request: request::shutdown(operation, member, &id, &self.context.secrets, &*self.context.clock),
-            token: self.context.secrets.completion_token(&id),
+            request: request::shutdown(operation, member, &id, &token, &*self.context.clock),
+            token: token.clone(),
             ask_first: must_ask_first(member),
             // A stream that is given up while it is open was silent: perhaps its connection is dead.
             redial: open,
@@ -126,6 +127,7 @@ impl Effects {
         let name = instance.clone();
         self.spawn(operation, Kind::Stop, instance, fence, async move {
             if let Err(Ended::Call(error)) = stop.run(hook, limits, &outlet).await {
+                let error = without_secret(error, &token);
                 outlet.answer(Input::StopCallEnded { instance: name, attempt, error }).await;
             }
         });
@@ -156,12 +158,19 @@ impl Effects {
 
     fn kill(&mut self, operation: &Operation, instance: InstanceId, attempt: u32) {
         let id = request::shutdown_id(operation, &instance, attempt);
-        let request = request::kill(operation, &id, &self.context.secrets);
+        let token = self.context.secrets.completion_token(&id);
+        let request = request::kill(operation, &id, &token);
         let (hook, limits, outlet) = self.line(operation, &instance);
         let name = instance.clone();
         self.spawn(operation, Kind::Kill, instance, attempt.into(), async move {
             let answer = async { reach(hook, limits).await?.kill(request, limits.answer).await };
-            outlet.answer(Input::KillAnswered { answer: answer.await, instance: name, attempt }).await;
+            outlet
+                .answer(Input::KillAnswered {
+                    answer: answer.await.map_err(|error| without_secret(error, &token)),
+                    instance: name,
+                    attempt,
+                })
+                .await;
         });
     }
 

@@ -10,7 +10,7 @@ use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
 
 use crate::convert::{self, duration_to_wire};
-use crate::secrets::{Secrets, ShutdownId};
+use crate::secrets::{CompletionToken, ShutdownId};
 
 /// How many reports a hook is asked for within `heartbeat_timeout`: one may get lost and one may be late.
 const HEARTBEATS_PER_TIMEOUT: u32 = 3;
@@ -24,7 +24,7 @@ pub(super) fn shutdown(
     operation: &Operation,
     member: &Member,
     id: &ShutdownId,
-    secrets: &Secrets,
+    token: &CompletionToken,
     clock: &dyn Clock,
 ) -> v1::ShutdownRequest {
     let (request, policy) = (operation.request(), operation.policy());
@@ -46,7 +46,7 @@ pub(super) fn shutdown(
         heartbeat_interval: Some(heartbeat_interval(operation)),
         max_extension: Some(duration_to_wire(policy.max_extension)),
         settle_period: Some(duration_to_wire(policy.settle_period)),
-        completion_token: secrets.completion_token(id).reveal().to_owned(),
+        completion_token: token.reveal().to_owned(),
         parameters: parameters(operation),
         target_cluster: request.target.as_ref().map_or_else(String::new, ToString::to_string),
         reason: request.caller.reason.clone(),
@@ -71,10 +71,10 @@ pub(super) fn update_deadline(
     }
 }
 
-pub(super) fn kill(operation: &Operation, id: &ShutdownId, secrets: &Secrets) -> v1::KillApplicationRequest {
+pub(super) fn kill(operation: &Operation, id: &ShutdownId, token: &CompletionToken) -> v1::KillApplicationRequest {
     v1::KillApplicationRequest {
         shutdown_id: id.to_string(),
-        completion_token: secrets.completion_token(id).reveal().to_owned(),
+        completion_token: token.reveal().to_owned(),
         reason: operation.message().to_owned(),
     }
 }

@@ -97,9 +97,11 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
         {
             let Some(inner) = inner.upgrade() else { return };
             hook.detach_if_gone();
+            let absent = hook.presence.borrow().state == HookState::Unreachable;
+            let places = if absent { &inner.signs_of_absent } else { &inner.signs_of_life };
             if hook.is_detached() {
                 hook.missed();
-            } else if let Ok(_permit) = inner.signs_of_life.acquire().await {
+            } else if let Ok(_place) = places.acquire().await {
                 tokio::select! {
                     () = hook.forgotten.cancelled() => return,
                     // The outcome is written down by the call itself.

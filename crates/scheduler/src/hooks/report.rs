@@ -65,6 +65,12 @@ pub(crate) fn blot_out(text: &mut String, token: &CompletionToken) {
     }
 }
 
+/// The same for the error a call of a shutdown ended with: a hook may quote the request it did not like.
+pub(crate) fn without_secret(mut error: CallError, token: &CompletionToken) -> CallError {
+    blot_out(&mut error.message, token);
+    error
+}
+
 #[cfg(test)]
 mod tests {
     use quiesce_operation::report::CallErrorClass;
@@ -102,6 +108,12 @@ mod tests {
         };
         let report = read(status).unwrap();
         assert!(!format!("{report:?}").contains("qct1"), "{report:?}");
+    }
+
+    #[test]
+    fn an_error_that_quotes_the_request_is_blotted_as_well() {
+        let error = without_secret(protocol_error(r#"bad request: { token: "qct1.1.x" }"#), &token());
+        assert_eq!(error.message, r#"bad request: { token: "[secret]" }"#);
     }
 
     #[test]

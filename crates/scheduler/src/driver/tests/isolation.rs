@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use quiesce_operation::{Kind, Placement, StateName};
+use quiesce_operation::{Kind, Placement, Reason, StateName};
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{Evidence, ShutdownPhase, ShutdownStatus};
 use quiesce_runtime::clock::ManualClock;
 use quiesce_store::fault::FaultyStore;
 use quiesce_testkit::hook::{Act, Script};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::world::{SOURCE, World, caller, hasty, hook, memory};
@@ -55,6 +56,22 @@ async fn a_message_that_is_too_large_ends_the_call_and_nothing_else() {
     world.register("a", SOURCE, &listening).await;
     let id = world.delete(hasty()).await;
     world.end(&id, StateName::Degraded).await;
+}
+
+#[tokio::test]
+async fn a_hook_that_does_not_speak_http_2_is_as_good_as_none() {
+    let world = World::new().await;
+    let garbage = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = garbage.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = garbage.accept().await {
+            // Whether the garbage was taken does not matter.
+            let _taken = socket.write_all(&[b'?'; 4096]).await;
+        }
+    });
+    world.register_at("a", SOURCE, Connect::Listen { endpoint: address.to_string() }).await;
+    let id = world.delete(hasty()).await;
+    world.degraded(&id, Reason::HookUnreachable).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ mod record;
 mod refusal;
 mod report;
 mod service;
+mod shutdown;
 mod starting;
 mod stopping;
 pub(crate) mod token;

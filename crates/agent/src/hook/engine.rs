@@ -24,8 +24,8 @@ use super::order::{Disposition, ShutdownOrder, StartCommand};
 use super::record::{Record, RecordError, Records};
 use super::refusal::Refusal;
 use super::report::{Progress, Snapshot, StartProgress};
+use super::shutdown::{Recorded, Shutdown};
 use super::starting::Start;
-use super::stopping::{Recorded, Shutdown};
 use super::token::Token;
 use super::{HookOptions, View};
 use crate::application::{

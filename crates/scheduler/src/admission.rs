@@ -7,6 +7,8 @@
 mod plan;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use minicbor::Encode;
 use quiesce_operation::{
@@ -79,11 +81,17 @@ struct Draft {
 /// Accepts operations. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Admission {
-    pub(crate) registry: Registry,
-    pub(crate) driver: Handle,
+    registry: Registry,
+    driver: Handle,
+    /// The millisecond of the last identifier.
+    last_id: Arc<AtomicU64>,
 }
 
 impl Admission {
+    pub(crate) fn new(registry: Registry, driver: Handle) -> Self {
+        Self { registry, driver, last_id: Arc::default() }
+    }
+
     /// Accepts the request, or finds what the same request led to before.
     pub(crate) async fn accept(&self, ask: &Ask, asker: &Asker) -> Result<Accepted, Problem> {
         let method = match ask.kind {
@@ -217,11 +225,15 @@ impl Admission {
     }
 
     /// A new identifier. Made from the timeline, which never goes back, so that later operations sort behind earlier
-    /// ones whatever becomes of the wall clock.
+    /// ones whatever becomes of the wall clock; no two of one process share a millisecond.
     fn new_id(&self) -> OperationId {
+        let now = self.registry.clock.now();
+        let next = |last: u64| now.max(last + 1);
+        let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        let millis = next(last.unwrap_or_else(|last| last));
         let mut random = [0; 10];
         random.copy_from_slice(&Uuid::new_v4().as_bytes()[6..]);
-        OperationId::from_uuid(Builder::from_unix_timestamp_millis(self.registry.clock.now(), &random).into_uuid())
+        OperationId::from_uuid(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 }
 

@@ -354,7 +354,7 @@ impl Bound {
         };
         let attachments = Attachments::new(hooks, secrets, system_entropy());
         let service = Service::new(Parts {
-            admission: Admission { registry: registry.clone(), driver: driver.clone() },
+            admission: Admission::new(registry.clone(), driver.clone()),
             registry,
             driver: driver.clone(),
             attachments: attachments.clone(),

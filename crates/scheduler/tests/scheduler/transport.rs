@@ -1,0 +1,99 @@
+//! Health, reflection, metrics, and one port for two protocols: E04, A02, A05.
+
+use quiesce_protocol::v1;
+use quiesce_testkit::eventually;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::hook::Stop;
+use crate::world::{LIMIT, World};
+
+#[tokio::test]
+async fn health_and_reflection_tell_what_is_served() {
+    let world = World::start().await;
+    let channel = Endpoint::from_shared(format!("http://{}", world.address)).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
+    for service in ["", "quiesce.v1.Scheduler", "quiesce.v1.AgentGateway"] {
+        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
+        assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving, "{service}");
+    }
+    let ask = |message_request| ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
+    let requests = vec![
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".to_owned())),
+        ask(MessageRequest::FileContainingSymbol("quiesce.v1.ShutdownHook".to_owned())),
+    ];
+    let mut reflection = ServerReflectionClient::new(channel);
+    let answers = reflection.server_reflection_info(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let mut answers = answers;
+    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("a list of services")
+    };
+    let mut services: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    services.sort();
+    let served = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "quiesce.v1.AgentGateway",
+        "quiesce.v1.Scheduler",
+    ];
+    assert_eq!(services, served);
+    let found = answers.message().await.unwrap().unwrap().message_response;
+    assert!(matches!(found, Some(MessageResponse::FileDescriptorResponse(_))), "error details can be decoded");
+    assert!(answers.message().await.is_err(), "what is not served is not described");
+    drop((answers, reflection, health));
+    world.stop().await;
+}
+
+async fn get(world: &World, path: &str) -> String {
+    let mut stream = TcpStream::connect(world.admin).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_admin_address_shows_metrics_and_health() {
+    let mut world = World::start().await;
+    let _hook = world.populated("shop", Stop::AtOnce).await;
+    let operation = world.migrate("shop", "b", "").await.unwrap();
+    world.operation_is(&operation.name, v1::operation::State::Succeeded).await;
+    assert!(get(&world, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(&world, "/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(&world, "/").await.starts_with("HTTP/1.1 404"));
+    let metrics = eventually("the operation to be counted", LIMIT, || async {
+        let metrics = get(&world, "/metrics").await;
+        let counted = metrics.contains("quiesce_operations_total{kind=\"migrate\",outcome=\"succeeded\"} 1");
+        if counted { Ok(metrics) } else { Err(metrics) }
+    })
+    .await;
+    for line in [
+        "quiesce_grpc_server_handled_total{service=\"quiesce.v1.Scheduler\",method=\"MigrateApplication\",code=\"Ok\"} 1",
+        "quiesce_operations_in_progress 0",
+        "quiesce_shutdown_duration_seconds_count{outcome=\"stopped\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_attach_token_is_told_so_on_the_same_port() {
+    let world = World::start().await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(b"QUIESCE/1 ATTACH qat1.wrong\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID\r\n");
+    world.stop().await;
+}

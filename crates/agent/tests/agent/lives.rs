@@ -43,6 +43,7 @@ async fn an_agent_dials_in_stops_its_application_and_holds_it() {
     agent.signal(Signal::TERM);
     assert_eq!(agent.wait(LIMIT).await.code(), Some(0));
     assert!(scheduler.book().ends.is_empty(), "an end within an operation is not an end by itself");
+    agent.wait_for_output_end(LIMIT).await;
     assert!(!agent.stderr().contains("qct1.x") && !agent.stderr().contains("attach-1"));
 }
 
@@ -221,7 +222,7 @@ async fn a_deleted_application_does_not_come_back() {
 
     let mut again = stage.agent_at(&scheduler, &[]);
     assert_eq!(again.wait(LIMIT).await.code(), Some(78));
-    assert!(again.stderr().contains("new life"), "{}", again.stderr());
+    again.wait_for_line("new life", LIMIT).await;
     assert_eq!(stage.lines("starts").len(), 1);
 }
 
@@ -242,7 +243,7 @@ async fn a_refused_attachment_is_tried_again_with_another_token() {
     let agent = stage.agent_at(&scheduler, &[]);
     scheduler.hook_after(0).await;
     assert!(scheduler.book().registrations.len() >= 3);
-    assert!(agent.stderr().contains("CREDENTIALS_INVALID"));
+    agent.wait_for_line("CREDENTIALS_INVALID", LIMIT).await;
 }
 
 #[tokio::test]
@@ -287,7 +288,7 @@ async fn a_command_that_cannot_be_executed_is_said() {
     command.args(["--", "/nonexistent/program"]);
     let mut agent = quiesce_testkit::process::spawn("agent", command);
     assert_eq!(agent.wait(LIMIT).await.code(), Some(127));
-    assert!(agent.stderr().contains("/nonexistent/program"));
+    agent.wait_for_line("/nonexistent/program", LIMIT).await;
 }
 
 #[tokio::test]

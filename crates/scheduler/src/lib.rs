@@ -35,6 +35,7 @@ pub mod secrets;
 pub mod server;
 mod service;
 mod status;
+mod steady;
 mod token;
 mod validate;
 mod watch;

@@ -44,6 +44,7 @@ use crate::retention::Retention;
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, system_entropy};
 use crate::service::{Parts, Service};
+use crate::steady::Steady;
 use crate::watch::Watches;
 
 /// Longest message, both ways; of the contract.
@@ -319,7 +320,7 @@ impl Bound {
     async fn start(&self, drain: &drain::Watch) -> Result<Running, RunError> {
         let read = |error: LoadError| RunError::Read(Box::new(error));
         let tasks = Tasks::new();
-        let clock: Arc<dyn Clock> = Arc::clone(&self.timeline) as Arc<dyn Clock>;
+        let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&self.timeline) as Arc<dyn Clock>));
         let (store, secrets) = (Arc::clone(&self.store), Arc::clone(&self.secrets));
         let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), tasks.clone(), drain.clone());
         for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {

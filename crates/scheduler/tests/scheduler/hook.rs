@@ -148,9 +148,9 @@ impl ShutdownHook for Hook {
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Result<Response<Self::ShutdownStream>, Status> {
         self.note("Shutdown", &request);
         let request = request.into_inner();
-        let script = self.script.subscribe();
+        let hook = self.clone();
         let reports = futures::stream::unfold(0, move |sequence| {
-            let (request, script) = (request.clone(), script.clone());
+            let (request, hook) = (request.clone(), hook.clone());
             async move {
                 if sequence == i32::MAX {
                     return None;
@@ -159,8 +159,13 @@ impl ShutdownHook for Hook {
                 if sequence < 2 {
                     return Some((report(&request, sequence + 1, phase), sequence + 1));
                 }
-                match until_told(script).await {
-                    Some(stop) => Some((result(&request, sequence + 1, stop), i32::MAX)),
+                match until_told(hook.script.subscribe()).await {
+                    Some(stop) => {
+                        if stop == Stop::AtOnce {
+                            hook.play(|script| script.app = v1::hook_info::AppState::Stopped);
+                        }
+                        Some((result(&request, sequence + 1, stop), i32::MAX))
+                    }
                     None => Some((report(&request, sequence + 1, phase), sequence + 1)),
                 }
             }

@@ -204,7 +204,8 @@ async fn a_degraded_operation_says_what_to_do_and_can_be_retried() {
 #[tokio::test]
 async fn a_forced_deletion_takes_over_from_a_degraded_operation() {
     let mut world = World::start().await;
-    let (_hook, old) = degraded(&mut world).await;
+    let (hook, old) = degraded(&mut world).await;
+    hook.play(|script| script.stop = Stop::Hang);
     expect_error(world.delete("shop", false).await, Code::Aborted, "OPERATION_IN_PROGRESS");
     let new = world.delete("shop", true).await.unwrap();
     assert!(new.force && new.overrides[0].kind() == v1::r#override::Kind::Force);

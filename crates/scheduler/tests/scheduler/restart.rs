@@ -27,7 +27,7 @@ async fn a_restart_keeps_everything_and_goes_on() {
 
     let mut world = World::with(config.clone()).await;
     let found = world.operation(&operation.name).await;
-    assert_eq!((found.create_time, found.attempt), (stopping.create_time, 1));
+    assert_eq!((found.requester, found.attempt, found.epoch), (stopping.requester, 1, stopping.epoch));
     assert_eq!(world.migrate("shop", "b", "id").await.unwrap().name, operation.name);
     hook.play(|script| script.stop = Stop::AtOnce);
     let done = world.operation_is(&operation.name, State::Succeeded).await;

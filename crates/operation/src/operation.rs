@@ -281,6 +281,9 @@ pub struct Operation {
     /// Somebody has asked to take it back.
     #[n(22)]
     cancel_requested: bool,
+    /// Time given after a recovery to hear what happened meanwhile, before `overall_timeout` is judged.
+    #[cbor(skip)]
+    judge_not_before: Option<Moment>,
 }
 
 /// Reading.
@@ -528,6 +531,7 @@ impl Operation {
             since: Some(now),
             forced: request.force,
             cancel_requested: false,
+            judge_not_before: None,
             request,
         };
         let mut step = Step::default();
@@ -703,7 +707,8 @@ impl Operation {
         if !counts || overall.is_zero() {
             return None;
         }
-        self.since.map(|since| since + overall.saturating_sub(self.spent))
+        let deadline = self.since? + overall.saturating_sub(self.spent);
+        Some(self.judge_not_before.map_or(deadline, |floor| deadline.max(floor)))
     }
 
     fn is_overdue(&self, now: Moment) -> bool {

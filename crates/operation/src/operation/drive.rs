@@ -98,6 +98,11 @@ impl Operation {
         }
         self.conclude_deadlines(now, &mut step);
         self.advance(now, &mut step);
+        if self.is_overdue(now) {
+            // It has just come back to a state in which the overall timeout counts.
+            self.overall_deadlines(now, &mut step);
+            self.advance(now, &mut step);
+        }
         step
     }
 

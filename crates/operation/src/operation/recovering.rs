@@ -18,6 +18,7 @@ impl Operation {
         if self.is_done() {
             return step;
         }
+        self.judge_not_before = Some(now + self.policy.accept_timeout);
         for slot in self.slots() {
             self.recover_stop(now, slot, &mut step);
         }

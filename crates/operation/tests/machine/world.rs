@@ -9,8 +9,8 @@ use quiesce_operation::member::{Member, Run};
 use quiesce_operation::report::{CallErrorClass, StartReport, StopReport};
 use quiesce_operation::start::StartRun;
 use quiesce_operation::{
-    ApplicationId, Caller, ClusterId, Effect, EventKind, Input, InstanceId, Kind, Moment, Operation, OperationId,
-    OverrideKind, Placement, Policy, PolicyOverrides, Registered, Request, StateName, Step,
+    ApplicationId, Caller, ClusterId, Effect, EventKind, FailureStrategy, Input, InstanceId, Kind, Moment, Operation,
+    OperationId, OverrideKind, Placement, Policy, PolicyOverrides, Registered, Request, StateName, Step,
 };
 
 use crate::hook::{Hook, Temper, error};
@@ -81,6 +81,8 @@ pub(crate) struct World {
     epochs: BTreeMap<u64, InstanceId>,
     /// Instances whose missing proof a person stood in for.
     excused: BTreeSet<InstanceId>,
+    /// Whether a person has asked to kill.
+    may_kill: bool,
     pub(crate) seen: BTreeSet<(StateName, StateName)>,
 }
 
@@ -130,6 +132,7 @@ impl World {
             messages: Vec::new(),
             epochs: BTreeMap::new(),
             excused: BTreeSet::new(),
+            may_kill: setup.force,
             seen: BTreeSet::new(),
         };
         assert_eq!(events.len(), 1);
@@ -187,14 +190,17 @@ impl World {
                 }
             }
             Happening::Cancel => self.command(|operation, now| operation.cancel(now, &caller())),
-            Happening::Retry { force, unverified } => self.command(|operation, now| {
-                let overrides = PolicyOverrides {
-                    allow_unverified: unverified.then_some(true),
-                    failure_strategy: unverified.then_some(quiesce_operation::FailureStrategy::Force),
-                    ..PolicyOverrides::default()
-                };
-                operation.retry(now, &caller(), force, &overrides)
-            }),
+            Happening::Retry { force, unverified } => {
+                self.may_kill |= force && self.operation.state() == StateName::Degraded;
+                self.command(|operation, now| {
+                    let overrides = PolicyOverrides {
+                        allow_unverified: unverified.then_some(true),
+                        failure_strategy: unverified.then_some(FailureStrategy::Force),
+                        ..PolicyOverrides::default()
+                    };
+                    operation.retry(now, &caller(), force, &overrides)
+                });
+            }
             Happening::Extend(seconds) => {
                 self.command(|operation, now| operation.extend(now, Duration::from_secs(u64::from(seconds))));
             }
@@ -384,8 +390,12 @@ impl World {
         let parties = self.operation.members().len() + self.operation.starts().len() + self.operation.undo().len();
         assert!(step.effects.len() <= 4 * parties + 1, "too many effects: {:?}", step.effects);
         for one in self.operation.overrides() {
-            if let (OverrideKind::AllowUnverified, Some(instance)) = (one.kind, &one.instance) {
-                self.excused.insert(instance.clone());
+            if let (OverrideKind::AllowUnverified, Some(instance)) = (one.kind, &one.instance)
+                && self.excused.insert(instance.clone())
+            {
+                let policy = self.operation.policy();
+                let by_policy = policy.allow_unverified && policy.failure_strategy == FailureStrategy::Force;
+                assert!(by_policy || self.operation.request().force, "nobody has allowed to go on without {instance}");
             }
         }
         if step.changed {
@@ -455,8 +465,9 @@ impl World {
             Effect::Conclude { .. } => assert_eq!(state, StateName::Finalizing),
         }
         if matches!(effect, Effect::Kill { .. }) {
-            let forced = self.operation.overrides().iter().any(|one| one.kind == OverrideKind::Force);
-            assert!(forced, "a kill that nobody answers for");
+            let recorded = self.operation.overrides().iter().any(|one| one.kind == OverrideKind::Force);
+            let by_policy = self.operation.policy().failure_strategy == FailureStrategy::Force;
+            assert!(recorded && (by_policy || self.may_kill), "a kill that nobody answers for");
         }
     }
 

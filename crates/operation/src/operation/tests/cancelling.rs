@@ -212,3 +212,32 @@ fn what_is_over_cannot_be_taken_back() {
     let refusal = world.operation.cancel(world.now, &caller()).unwrap_err();
     assert!(matches!(refusal, crate::Refusal::Done { .. }));
 }
+
+#[test]
+fn too_late_behind_the_overall_timeout_is_over_at_once() {
+    let policy = Policy { overall_timeout: secs(8), ..Policy::built_in() };
+    let mut world = World::new(request(Kind::Delete), policy, &[("a-0", 0), ("a-1", 0)], &[]).until_stopping();
+    world.says("a-0", report(1, StopPhase::Draining));
+    world.says("a-1", report(1, StopPhase::Draining));
+    world.cancel();
+    world.answer_cancel("a-0", Err(error(CallErrorClass::PointOfNoReturn)));
+    world.pass(secs(10));
+    assert_eq!((world.state(), world.reason()), (StateName::Degraded, Reason::OverallTimeout));
+}
+
+#[test]
+fn what_ends_on_the_way_back_is_started_again_with_the_others() {
+    let sources = &[("a-0", 0), ("a-1", 0)];
+    let policy = once(FailureStrategy::GiveUp);
+    let mut world = World::new(request(Kind::Delete), policy, sources, &[]).until_stopping();
+    world.stops("a-0");
+    world.reports_for("a-1", 60);
+    world.cancel();
+    assert_eq!(world.ordered(), ["a-0"]);
+    world.ends("a-1", 100, StopOutcome::Stopped);
+    assert_eq!(world.ordered(), ["a-1"]);
+    world.starts("a-0", true);
+    assert_eq!(world.state(), StateName::RollingBack);
+    world.starts("a-1", true);
+    assert_eq!(world.state(), StateName::RolledBack);
+}

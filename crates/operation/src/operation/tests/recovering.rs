@@ -172,3 +172,16 @@ fn a_hook_that_forgets_is_not_called_again_while_the_operation_rests() {
     world.restart();
     assert_eq!(world.drain(), [], "it would take that for a new order");
 }
+
+#[test]
+fn an_overall_timeout_that_ran_out_meanwhile_is_judged_only_after_the_hook_could_speak() {
+    let policy = Policy { overall_timeout: secs(30), ..Policy::built_in() };
+    let mut world = World::deletion(policy).until_stopping();
+    world.says("a-0", report(1, StopPhase::Stopping));
+    world.now = world.now + secs(600);
+    world.restart();
+    world.pass(secs(9));
+    assert_eq!(world.state(), StateName::Stopping);
+    world.pass(secs(1));
+    assert_eq!(world.state(), StateName::Degraded);
+}

@@ -114,3 +114,22 @@ fn going_back_on_request_gives_up_targets_that_were_ready() {
     assert_eq!(world.told(), ["b-0", "b-1"]);
     assert!(world.operation.starts().iter().all(|start| !start.is_ready()));
 }
+
+#[test]
+fn a_source_given_up_without_proof_is_asked_to_start_as_well_so_that_rolled_back_is_true() {
+    let sources = &[("a-0", 0), ("a-1", 0)];
+    let policy = Policy { allow_unverified: true, ..once(FailureStrategy::Force) };
+    let mut world = World::new(request(Kind::Migrate), policy, sources, &[("b-0", 0)]).until_stopping();
+    world.stops("a-0");
+    world.pass(secs(20));
+    world.answer_probes();
+    assert_eq!((world.state(), world.operation.counts().unverified), (StateName::Starting, 1));
+    world.starts("b-0", false);
+    world.drain();
+    world.ends("b-0", 1, StopOutcome::NotRunning);
+    assert_eq!(world.ordered(), ["a-0", "a-1"]);
+    world.starts("a-0", true);
+    let epoch = world.start_of("a-1");
+    world.feed(Input::StartCallEnded { instance: id("a-1"), epoch, error: error(CallErrorClass::Rejected) });
+    assert_eq!((world.state(), world.reason()), (StateName::Degraded, Reason::StartFailed));
+}

@@ -49,7 +49,7 @@ pub struct AgentArgs {
     pub advertise: Option<String>,
 
     /// Where the agent remembers permission, run and hold over restarts; one directory per instance [default:
-    /// $XDG_STATE_HOME/quiesce/APPLICATION/INSTANCE, for root below /var/lib/quiesce]
+    /// $XDG_STATE_HOME/quiesce/agent/APPLICATION/INSTANCE, for root below /var/lib/quiesce/agent]
     #[arg(long, env = "QUIESCE_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
@@ -199,7 +199,7 @@ impl AgentArgs {
             (None, false, Some(home)) => Some(home.join(".local/state/quiesce")),
             (None, false, None) => None,
         };
-        let state_dir = self.state_dir.or_else(|| Some(base?.join(&self.application).join(&instance)));
+        let state_dir = self.state_dir.or_else(|| Some(base?.join("agent").join(&self.application).join(&instance)));
         if state_dir.is_none() {
             problems.push("there is no home directory, so --state-dir is needed".to_owned());
         }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     fn surroundings() -> Surroundings {
-        Surroundings { hostname: "Host_7.lan".to_owned(), home: Some("/home/x".into()), ..Surroundings::default() }
+        Surroundings { hostname: "Host_7.lan".to_owned(), home: Some("/h/ann".into()), ..Surroundings::default() }
     }
 
     #[test]
@@ -299,10 +299,10 @@ mod tests {
     #[test]
     fn every_instance_has_a_state_directory_of_its_own() {
         let settings = args("--application shop --cluster a --instance i").resolve(surroundings()).unwrap();
-        assert_eq!(settings.state_dir, PathBuf::from("/home/x/.local/state/quiesce/shop/i"));
+        assert_eq!(settings.state_dir, PathBuf::from("/h/ann/.local/state/quiesce/agent/shop/i"));
         let root = Surroundings { is_root: true, ..surroundings() };
         let settings = args("--application shop --cluster a --instance i").resolve(root).unwrap();
-        assert_eq!(settings.state_dir, PathBuf::from("/var/lib/quiesce/shop/i"));
+        assert_eq!(settings.state_dir, PathBuf::from("/var/lib/quiesce/agent/shop/i"));
     }
 
     #[test]

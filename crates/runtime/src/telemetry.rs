@@ -109,7 +109,7 @@ pub fn init(telemetry: &Telemetry) -> Result<(), InitError> {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let outcome = match resolve(telemetry.format, terminal) {
         Lines::Text => lines.with_ansi(terminal && colour_wanted()).finish().try_init(),
-        Lines::Json => lines.json().flatten_event(true).finish().try_init(),
+        Lines::Json => lines.json().flatten_event(true).with_current_span(false).finish().try_init(),
     };
     outcome.map_err(InitError::Taken)?;
     log_panics();

@@ -31,7 +31,8 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "ADDR", env = "QUIESCE_SCHEDULER_ADMIN_LISTEN")]
     pub admin_listen: Option<String>,
 
-    /// Where the state is kept [default: $XDG_STATE_HOME/quiesce/scheduler; for root /var/lib/quiesce]
+    /// Where the state is kept [default: $XDG_STATE_HOME/quiesce/scheduler; for root
+    /// /var/lib/quiesce/scheduler]
     #[arg(long, value_name = "DIR", env = "QUIESCE_SCHEDULER_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 

@@ -99,10 +99,10 @@ fn defaults() -> File {
     }
 }
 
-/// `/var/lib/quiesce` for root, else the state directory of the user.
+/// `/var/lib/quiesce/scheduler` for root, else the state directory of the user.
 fn default_data_dir() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
-        return Some(PathBuf::from("/var/lib/quiesce"));
+        return Some(PathBuf::from("/var/lib/quiesce/scheduler"));
     }
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
@@ -231,8 +231,8 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_problems() {
-        let (_file, args) = file("listen = \"127.0.0.1:1\"\n");
-        assert!(load(&args).unwrap_err().to_string().contains("listen"));
+        let (_file, args) = file("lissten = \"127.0.0.1:1\"\n");
+        assert!(load(&args).unwrap_err().to_string().contains("lissten"));
     }
 
     #[test]

@@ -169,3 +169,91 @@ impl Retention {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quiesce_operation::{
+        ApplicationId, Caller, ClusterId, Kind, Operation, OperationId, Placement, Policy, Request,
+    };
+    use quiesce_runtime::clock::ManualClock;
+    use quiesce_store::memory::MemoryStore;
+    use quiesce_store::record::encode;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::history;
+    use crate::metrics::Metrics;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    async fn append(store: &MemoryStore, clock: &ManualClock, count: usize) {
+        let request = Request {
+            application: ApplicationId::parse("shop").unwrap(),
+            kind: Kind::Delete,
+            source: ClusterId::parse("a").unwrap(),
+            target: None,
+            placement: Placement::Agents,
+            force: false,
+            caller: Caller { identity: "test".to_owned(), reason: String::new() },
+            request_id: String::new(),
+            labels: std::collections::BTreeMap::new(),
+            time: convert::now(clock),
+        };
+        let id = OperationId::parse("op-1").unwrap();
+        let (operation, events) = Operation::accept(id, request, Policy::built_in(), Vec::new(), Vec::new(), 0);
+        let event = encode(&EventRecord::new(&operation, &events[0]));
+        for _ in 0..count.div_ceil(500) {
+            let batch = (0..500).fold(Batch::new(), |batch, _| batch.append(Space::Events, event.clone()));
+            store.commit(batch).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn events_are_kept_a_day_and_ten_thousand() {
+        let store = MemoryStore::new(Uuid::nil());
+        let clock = Arc::new(ManualClock::new(1_000));
+        let shared: Arc<dyn Store> = Arc::new(store.clone());
+        let retention =
+            Retention { store: Arc::clone(&shared), clock: Arc::clone(&clock) as Arc<dyn Clock>, timeline: None };
+        append(&store, &clock, 3_000).await;
+        clock.advance(2 * DAY);
+        retention.sweep().await.unwrap();
+        let all = Scan { limit: 1, ..Scan::all(Space::Events) };
+        let oldest = store.scan(all.clone()).await.unwrap();
+        assert_eq!(oldest[0].revision, Revision::new(1), "old, but not yet ten thousand");
+
+        append(&store, &clock, 9_000).await;
+        retention.sweep().await.unwrap();
+        let oldest = store.scan(all).await.unwrap();
+        assert_eq!(oldest[0].revision, Revision::new(2_001), "ten thousand are left");
+
+        let (history, _follower) = history::open(shared, clock, Metrics::new());
+        assert!(matches!(history.read(Revision::new(1_999)).await, Err(Problem::ResumeTokenExpired)));
+        let rest = history.read(Revision::new(2_000)).await.unwrap();
+        assert_eq!(rest[0].revision, Revision::new(2_001));
+    }
+
+    #[tokio::test]
+    async fn a_request_id_goes_after_a_day_when_its_operation_is_gone() {
+        use crate::idempotency::{RequestId, Use};
+        use crate::records::RequestResult;
+
+        let store = MemoryStore::new(Uuid::nil());
+        let clock = Arc::new(ManualClock::new(1_000));
+        let shared: Arc<dyn Store> = Arc::new(store.clone());
+        let retention = Retention { store: shared, clock: Arc::clone(&clock) as Arc<dyn Clock>, timeline: None };
+        let request = RequestId::of("Method", "caller", "id", &"content").unwrap();
+        let other = RequestId::of("Method", "caller", "id", &"other content").unwrap();
+        let result = RequestResult::Operation(OperationId::parse("op-1").unwrap());
+        let batch = request.remember(Batch::new(), Expect::Absent, result, convert::now(&*clock));
+        store.commit(batch).await.unwrap();
+        retention.sweep().await.unwrap();
+        assert!(matches!(request.look_up(&store, convert::now(&*clock)).await, Ok(Use::Taken(_))));
+        let conflict = other.look_up(&store, convert::now(&*clock)).await;
+        assert!(matches!(conflict, Err(Problem::RequestIdConflict(_))));
+        clock.advance(2 * DAY);
+        assert!(matches!(other.look_up(&store, convert::now(&*clock)).await, Ok(Use::Free(Expect::Revision(_)))));
+        retention.sweep().await.unwrap();
+        assert!(matches!(other.look_up(&store, convert::now(&*clock)).await, Ok(Use::Free(Expect::Absent))));
+    }
+}

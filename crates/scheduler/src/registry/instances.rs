@@ -247,10 +247,11 @@ impl Registry {
         // have made an application of the same name meanwhile.
         if let Some(held_by) = &wanted.held_by {
             let holder = load::<OperationRecord>(&*self.store, operation_key(held_by)).await?;
-            if let Some(Stored { record: OperationRecord(holder), .. }) = holder {
-                if holder.request().kind == Kind::Delete && holder.state() == StateName::Succeeded {
-                    return refuse(format!("operations/{held_by} has deleted it"), Some(held_by.clone()));
-                }
+            let deleted = holder.is_some_and(|Stored { record: OperationRecord(holder), .. }| {
+                holder.request().kind == Kind::Delete && holder.state() == StateName::Succeeded
+            });
+            if deleted {
+                return refuse(format!("operations/{held_by} has deleted it"), Some(held_by.clone()));
             }
         }
         Ok(())

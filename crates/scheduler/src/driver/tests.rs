@@ -3,6 +3,7 @@
 mod attempts;
 mod beside;
 mod commands;
+mod crashes;
 mod dialling_in;
 mod durability;
 mod isolation;

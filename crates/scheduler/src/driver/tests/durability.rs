@@ -3,23 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use quiesce_operation::member::Member;
 use quiesce_operation::{Kind, Placement, StateName};
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{Capability, Evidence, ShutdownPhase};
 use quiesce_runtime::clock::ManualClock;
 use quiesce_store::CommitError;
 use quiesce_store::fault::FaultyStore;
-use quiesce_testkit::hook::{Act, Call, Listening, Script, ScriptedHook, stops};
+use quiesce_testkit::hook::{Act, Call, Script};
 use tokio::time::timeout;
 
-use super::world::{
-    LIMIT, SOURCE, Stop, StoppingStore, TARGET, World, application, caller, cluster, count, hasty, hook, instance,
-    memory, operation_id,
-};
+use super::world::{LIMIT, SOURCE, World, application, caller, count, hasty, hook, instance, memory};
 use crate::driver::{Command, CommandError};
 use crate::records::Connect;
-use crate::secrets::ShutdownId;
 
 fn is_shutdown(call: &Call) -> bool {
     matches!(call, Call::Shutdown(_))
@@ -124,116 +119,6 @@ async fn a_record_that_somebody_else_has_written_stops_the_driver_loudly() {
     world.handle.idle().await;
     assert!(!world.handle.is_healthy());
     assert_eq!(world.operation(&id).await.state(), StateName::Preparing, "nothing was overwritten");
-}
-
-/// A migration with two sources and a target, all its hooks well-behaved.
-struct Migration {
-    sources: [(ScriptedHook, Listening); 2],
-    target: (ScriptedHook, Listening),
-}
-
-impl Migration {
-    async fn new() -> Self {
-        let mut standby = Script::default();
-        standby.info.app_state = quiesce_protocol::v1::hook_info::AppState::Held.into();
-        Self {
-            sources: [hook(Script::of([stops()])).await, hook(Script::of([stops()])).await],
-            target: hook(standby).await,
-        }
-    }
-
-    async fn register(&self, world: &World) {
-        world.register("a", SOURCE, &self.sources[0].1).await;
-        world.register("b", SOURCE, &self.sources[1].1).await;
-        world.register("c", TARGET, &self.target.1).await;
-    }
-
-    /// While the scheduler waits for a commit: whatever a hook was told is in the store already.
-    async fn check_nothing_ran_ahead(&self, world: &World) {
-        for name in ["a", "b", "c"] {
-            // A call that ran ahead is on the same connection, in front of this one.
-            world.hooks.probe(&application(), &instance(name), false, LIMIT).await.unwrap();
-        }
-        let operation = world.operation(&operation_id("op-1")).await;
-        for (source, _) in &self.sources {
-            for request in source.shutdowns() {
-                let id = ShutdownId::parse(&request.shutdown_id).unwrap();
-                let stored = operation.member(&id.instance).map(Member::fence);
-                assert_eq!(stored, Some(id.attempt), "told to stop before that was stored");
-            }
-        }
-        for call in self.target.0.calls() {
-            if let Call::StartApplication(request) = call {
-                let epoch = u64::try_from(request.epoch).unwrap();
-                assert!(operation.start(&instance("c"), epoch).is_some(), "told to start before that was stored");
-                assert!(world.application().await.unwrap().epoch >= epoch, "the registry does not know the epoch");
-            }
-        }
-    }
-
-    /// What must hold whatever happened in between.
-    async fn check(&self, world: &World) {
-        for (source, _) in &self.sources {
-            let shutdowns = source.shutdowns();
-            let ids: BTreeSet<_> = shutdowns.iter().map(|request| &request.shutdown_id).collect();
-            let tokens: BTreeSet<_> = shutdowns.iter().map(|request| &request.completion_token).collect();
-            assert_eq!((ids.len(), tokens.len()), (1, 1), "told to stop under one id only: {ids:?}");
-        }
-        let starts = self.target.0.calls().into_iter().filter_map(|call| match call {
-            Call::StartApplication(request) => Some(request.epoch),
-            _ => None,
-        });
-        assert_eq!(starts.collect::<BTreeSet<_>>().len(), 1, "started under one epoch only");
-        let application = world.application().await.unwrap();
-        assert_eq!((application.cluster, application.active_operation), (cluster(TARGET), None));
-        let key = crate::records::instance_key(&super::world::application(), &instance("c"));
-        let record = crate::records::load::<crate::records::InstanceRecord>(&*world.store, key).await.unwrap().unwrap();
-        assert_eq!(record.record.epoch, application.epoch);
-        let states: Vec<_> =
-            world.events().await.into_iter().map(|event| (event.previous, event.operation.state)).collect();
-        for pair in states.windows(2) {
-            assert_eq!(pair[0].1, pair[1].0, "every change of state is in the log, in order: {states:?}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_migration_goes_right_wherever_the_scheduler_dies() {
-    let mut crashes = 0;
-    for number in 0.. {
-        let mut reached = false;
-        for stop in [Stop::Before(number), Stop::After(number)] {
-            let migration = Migration::new().await;
-            let disk = memory();
-            let store = StoppingStore::new(disk.clone());
-            let world = World::over(Arc::new(store.clone())).await;
-            migration.register(&world).await;
-            let (operation, batch) = world.acceptance("op-1", Kind::Migrate, Placement::Agents, hasty()).await;
-            let revision = world.store.commit(batch).await.unwrap().last;
-            let id = operation.id().clone();
-            store.stop_at(stop);
-            world.handle.adopt(operation, revision).await;
-            let stopped = tokio::select! {
-                () = store.stopped() => true,
-                () = world.handle.idle() => false,
-                () = tokio::time::sleep(LIMIT) => panic!("{stop:?}: neither stopped nor done"),
-            };
-            if stopped {
-                migration.check_nothing_ran_ahead(&world).await;
-            }
-            world.crash().await;
-            let world = World::over(disk).await;
-            world.recover().await;
-            world.end(&id, StateName::Succeeded).await;
-            migration.check(&world).await;
-            reached |= stopped;
-            crashes += u32::from(stopped);
-        }
-        if !reached {
-            break;
-        }
-    }
-    assert!(crashes >= 12, "a migration has more boundaries than {crashes}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::hook::Temper;
 use crate::world::{Happening, Setup, World};
 
 /// Cases of a plain `cargo test`: a few seconds.
-const CASES: u32 = 600;
+const CASES: u32 = 400;
 
 fn temper() -> impl Strategy<Value = Temper> {
     let ends_after = prop_oneof![4 => (0_u8..4).prop_map(Some), 1 => Just(None)];

@@ -339,8 +339,29 @@ impl World {
 
     fn feed(&mut self, input: Input) {
         let before = Seen::of(&self.operation);
+        let untouched = self.is_stale(&input).then(|| self.operation.clone());
         let step = self.operation.handle(self.now, input);
+        if let Some(untouched) = untouched {
+            assert_eq!(step, Step::default(), "what carries a stale fence leads to something");
+            assert_eq!(self.operation, untouched, "what carries a stale fence changes something");
+        }
         self.take(step, &before, false);
+    }
+
+    fn is_stale(&self, input: &Input) -> bool {
+        match input {
+            Input::StopReported { instance, attempt, .. }
+            | Input::StopCallEnded { instance, attempt, .. }
+            | Input::MoreTimeWanted { instance, attempt, .. }
+            | Input::KillAnswered { instance, attempt, .. }
+            | Input::CancelAnswered { instance, attempt, .. } => {
+                self.operation.member(instance).is_none_or(|member| member.fence() != *attempt)
+            }
+            Input::StartReported { instance, epoch, .. } | Input::StartCallEnded { instance, epoch, .. } => {
+                self.operation.start(instance, *epoch).is_none()
+            }
+            Input::Begin | Input::Probed { .. } | Input::Concluded { .. } => false,
+        }
     }
 
     fn command<E>(&mut self, command: impl FnOnce(&mut Operation, Moment) -> Result<Step, E>) {

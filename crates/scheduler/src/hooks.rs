@@ -293,6 +293,11 @@ impl Hook {
         self.presence.send_modify(|presence| presence.heard(now, info));
     }
 
+    /// There is a reason to ask the hook how it is.
+    pub(crate) fn look(&self) {
+        self.look.notify_one();
+    }
+
     fn missed(&self) {
         self.presence.send_modify(Presence::missed);
     }

@@ -126,6 +126,7 @@ pub(super) async fn relay<M, R: Report>(
         let last = report.is_last();
         line.push(report).await?;
         if last {
+            hook.look();
             line.flush().await?;
             // The result counts, however the call ends.
             let _goodbye = timeout(GOODBYE_TIMEOUT, stream.message()).await;

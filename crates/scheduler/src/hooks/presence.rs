@@ -18,6 +18,11 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const INTERVAL_ABSENT: Duration = Duration::from_secs(30);
 /// Longest wait for a sign of life.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a hook is asked while something is going on: after a registration an application is started, after the end
+/// of a shutdown or start its state has just changed, and people look at once.
+const INTERVAL_EAGER: Duration = Duration::from_secs(1);
+/// How many questions are asked at that pace after each reason to look.
+const EAGER_QUESTIONS: u32 = 10;
 /// Shortest time between two questions, whatever the reasons: a connection that breaks as soon as it stands must not
 /// become a loop.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
@@ -93,6 +98,7 @@ impl Presence {
 
 /// Watches one hook until it is forgotten or nobody needs hooks any more.
 pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
+    let mut eager = EAGER_QUESTIONS;
     while !hook.forgotten.is_cancelled() {
         {
             let Some(inner) = inner.upgrade() else { return };
@@ -110,12 +116,20 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             }
         }
         let absent = hook.presence.borrow().state == HookState::Unreachable;
-        let pause = if absent { INTERVAL_ABSENT } else { INTERVAL };
+        let pause = match (absent, eager) {
+            (true, _) => INTERVAL_ABSENT,
+            (false, 0) => INTERVAL,
+            (false, _) => INTERVAL_EAGER,
+        };
+        eager = eager.saturating_sub(1);
         tokio::time::sleep(INTERVAL_MIN).await;
         tokio::select! {
             () = hook.forgotten.cancelled() => return,
-            // Either there is a reason to look, or it is time to.
-            _due = timeout(pause, hook.look.notified()) => {}
+            due = timeout(pause, hook.look.notified()) => {
+                if due.is_ok() {
+                    eager = EAGER_QUESTIONS;
+                }
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ const OUTPUT_ONLY: &[&str] = &[
     "active_operation",
     "instance_count",
     "ready_instance_count",
+    "standby_instance_count",
     "application_count",
     "create_time",
     "update_time",

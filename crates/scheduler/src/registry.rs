@@ -52,9 +52,9 @@ pub(crate) struct ApplicationView {
 }
 
 impl ApplicationView {
-    /// Instances that are ready.
-    pub(crate) fn ready_instances(&self) -> usize {
-        self.instances.iter().filter(|one| one.state == v1::instance::State::Ready).count()
+    /// Instances in that state.
+    pub(crate) fn instances_in(&self, state: v1::instance::State) -> usize {
+        self.instances.iter().filter(|one| one.state == state).count()
     }
 }
 

@@ -256,7 +256,12 @@ impl Watch {
             tokio::select! {
                 changed = timeout_at(self.quiet_until, head.changed()) => match changed {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(Problem::NotServing("the scheduler is stopping")),
+                    // Whoever follows the log is gone, which happens when the scheduler stops.
+                    Ok(Err(_)) => {
+                        self.push_bookmark();
+                        self.stage = Stage::Leaving;
+                        return Ok(());
+                    }
                     Err(_) => {
                         self.push_bookmark();
                         return Ok(());

@@ -1,6 +1,8 @@
 //! A scripted hook that listens: it does what the test tells it and remembers what it was asked.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ pub(crate) struct Script {
 pub(crate) struct Hook {
     script: Arc<watch::Sender<Script>>,
     calls: Arc<Mutex<Vec<String>>>,
+    known: Arc<Mutex<HashSet<String>>>,
+    sequence: Arc<AtomicI32>,
     pub(crate) address: SocketAddr,
 }
 
@@ -48,6 +52,8 @@ impl Hook {
         let hook = Self {
             script: Arc::new(watch::Sender::new(script)),
             calls: Arc::default(),
+            known: Arc::default(),
+            sequence: Arc::default(),
             address: listener.local_addr().unwrap(),
         };
         let server = tonic::transport::Server::builder().add_service(ShutdownHookServer::new(hook.clone()));
@@ -73,6 +79,10 @@ impl Hook {
     fn note<T>(&self, name: &str, request: &Request<T>) {
         let bearer = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         self.calls.lock().unwrap().push(format!("{name} {bearer}"));
+    }
+
+    fn next_sequence(&self) -> i32 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn script(&self) -> Script {
@@ -149,24 +159,26 @@ impl ShutdownHook for Hook {
         self.note("Shutdown", &request);
         let request = request.into_inner();
         let hook = self.clone();
-        let reports = futures::stream::unfold(0, move |sequence| {
+        // Who joins a shutdown that is known goes on where it is (H9): neither phase nor sequence go back.
+        let begin = if self.known.lock().unwrap().insert(request.shutdown_id.clone()) { 0 } else { 2 };
+        let reports = futures::stream::unfold(begin, move |step| {
             let (request, hook) = (request.clone(), hook.clone());
             async move {
-                if sequence == i32::MAX {
+                if step == i32::MAX {
                     return None;
                 }
-                let phase = if sequence == 0 { v1::ShutdownPhase::Accepted } else { v1::ShutdownPhase::Stopping };
-                if sequence < 2 {
-                    return Some((report(&request, sequence + 1, phase), sequence + 1));
+                let phase = if step == 0 { v1::ShutdownPhase::Accepted } else { v1::ShutdownPhase::Stopping };
+                if step < 2 {
+                    return Some((report(&request, hook.next_sequence(), phase), step + 1));
                 }
                 match until_told(hook.script.subscribe()).await {
                     Some(stop) => {
                         if stop == Stop::AtOnce {
                             hook.play(|script| script.app = v1::hook_info::AppState::Stopped);
                         }
-                        Some((result(&request, sequence + 1, stop), i32::MAX))
+                        Some((result(&request, hook.next_sequence(), stop), i32::MAX))
                     }
-                    None => Some((report(&request, sequence + 1, phase), sequence + 1)),
+                    None => Some((report(&request, hook.next_sequence(), phase), step)),
                 }
             }
         });

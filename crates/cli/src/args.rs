@@ -72,6 +72,13 @@ pub(crate) enum Command {
     Scheduler(quiesce_scheduler::args::SchedulerArgs),
     /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
     Agent(quiesce_agent::args::AgentArgs),
+    /// See it all on this machine, in half a minute: migrations under load, a rollback, a crash, a deletion
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
+    /// The application that `demo` moves about
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoLedger,
     /// Print the completion script of a shell
     Completions(CompletionsArgs),
 }
@@ -313,6 +320,14 @@ pub(crate) struct ExtendArgs {
     pub(crate) reason: String,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the directory with state and logs, which is otherwise kept after a failure only
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,8 @@
 //! Owns exit codes and the surroundings a command runs in. One module per command or group of like commands.
 
 mod apply;
+#[cfg(feature = "demo")]
+mod demo;
 mod describe;
 mod get;
 mod operation;
@@ -67,6 +69,10 @@ pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
         Command::Client(command) => ended(block_on(client(command, common, surroundings))),
         Command::Scheduler(args) => serve("scheduler", &common, || quiesce_scheduler::args::run(args)),
         Command::Agent(args) => serve("agent", &common, || quiesce_agent::run(args)),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => serve("demo", &common, || demo::run(&args, &surroundings)),
+        #[cfg(feature = "demo")]
+        Command::DemoLedger => quiesce_demo::ledger::program(),
         Command::Completions(args) => ended(completions(args.shell)),
     }
 }

@@ -13,6 +13,7 @@ pub mod book;
 pub mod fence;
 mod notify;
 mod options;
+mod program;
 pub mod protocol;
 mod serve;
 
@@ -28,9 +29,11 @@ use bytes::Bytes;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use self::options::{LedgerOptions, OptionsError, Scene, vars};
+pub use self::program::program;
 
 use self::book::Epoch;
 use self::fence::{Claim, FenceError, Saved};
@@ -48,6 +51,9 @@ const EXTENSION: Duration = Duration::from_secs(5);
 /// process has. It ends by success, by a newer writer, or by a kill that is somebody else's decision.
 const SAVE_RETRY_MIN: Duration = Duration::from_millis(200);
 const SAVE_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What the log says for every signal, with the epoch.
+pub const TOLD_TO_STOP: &str = "told to stop";
 
 /// Connections the kernel keeps for us while all our places are taken.
 const BACKLOG: u32 = 64;
@@ -113,17 +119,26 @@ pub enum Ended {
     BeforeServing,
 }
 
-/// Runs a ledger until `SIGTERM` or `SIGINT`. A signal during the save changes nothing.
+/// Runs a ledger until `SIGTERM` or `SIGINT`. A signal during the save changes nothing but the log, where every signal
+/// is counted: whoever must tell it once can be held to that.
 pub async fn run(options: LedgerOptions) -> Result<Ended, LedgerError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(LedgerError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(LedgerError::Signals)?;
-    let stop = async move {
+    let epoch = options.epoch;
+    let told = CancellationToken::new();
+    let ledger = run_until(options, told.clone().cancelled_owned());
+    tokio::pin!(ledger);
+    let mut times = 0_u64;
+    loop {
         tokio::select! {
+            ended = &mut ledger => return ended,
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
-    run_until(options, stop).await
+        times += 1;
+        info!(%epoch, times, "{TOLD_TO_STOP}");
+        told.cancel();
+    }
 }
 
 /// Runs a ledger until `stop` is ready; [`run`] without the signals.
@@ -158,7 +173,7 @@ pub async fn run_until(options: LedgerOptions, stop: impl Future<Output = ()>) -
     }
     tokio::select! {
         never = &mut serving => match never {},
-        saved = save(&claim, &desk, options.scene.save_for, &notifier) => saved.map(Ended::Saved),
+        saved = save(&claim, &desk, options.scene.save_takes(), &notifier) => saved.map(Ended::Saved),
     }
 }
 

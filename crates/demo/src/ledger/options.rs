@@ -20,6 +20,8 @@ pub mod vars {
     pub const BUCKET: &str = "LEDGER_BUCKET";
     /// Whole seconds a save takes at least; see [`Scene`](super::Scene).
     pub const SAVE_SECONDS: &str = "LEDGER_SAVE_SECONDS";
+    /// A file without which saves are not slow after all; see [`Scene`](super::Scene).
+    pub const SAVE_SLOWLY_WHILE: &str = "LEDGER_SAVE_SLOWLY_WHILE";
     /// A file whose existence keeps the ledger from starting; see [`Scene`](super::Scene).
     pub const REFUSE_START_WHILE: &str = "LEDGER_REFUSE_START_WHILE";
     /// URL of the S3 endpoint; this and the next three are the usual names.
@@ -56,8 +58,18 @@ pub struct LedgerOptions {
 pub struct Scene {
     /// A save takes at least this long, as if the state were large.
     pub save_for: Duration,
+    /// If set, only saves that begin while this file exists are slow.
+    pub save_slowly_while: Option<PathBuf>,
     /// As long as this file exists, the ledger refuses to start, as if something it needs were missing.
     pub refuse_start_while: Option<PathBuf>,
+}
+
+impl Scene {
+    /// How long a save that begins now takes at least.
+    pub(super) fn save_takes(&self) -> Duration {
+        let slow = self.save_slowly_while.as_ref().is_none_or(|path| path.exists());
+        if slow { self.save_for } else { Duration::ZERO }
+    }
 }
 
 /// The environment is not enough to run a ledger; every problem at once.
@@ -83,6 +95,7 @@ impl LedgerOptions {
             Some(_) => reader.parsed(vars::SAVE_SECONDS, "a number of seconds"),
             None => Some(0),
         };
+        let save_slowly_while = (reader.lookup)(vars::SAVE_SLOWLY_WHILE).map(PathBuf::from);
         let refuse_start_while = (reader.lookup)(vars::REFUSE_START_WHILE).map(PathBuf::from);
         let notify_socket = (reader.lookup)(vars::NOTIFY_SOCKET);
         match (listen, epoch, endpoint, bucket, access_key, secret_key, save_for) {
@@ -104,7 +117,7 @@ impl LedgerOptions {
                 },
                 epoch,
                 notify_socket,
-                scene: Scene { save_for: Duration::from_secs(save_for), refuse_start_while },
+                scene: Scene { save_for: Duration::from_secs(save_for), save_slowly_while, refuse_start_while },
             }),
             _ => Err(OptionsError { problems: reader.problems }),
         }

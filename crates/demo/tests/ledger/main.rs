@@ -7,7 +7,7 @@ mod child;
 use quiesce_demo::ledger::book::Epoch;
 use quiesce_demo::ledger::fence::newest;
 use quiesce_demo::ledger::protocol::{Answer, Request};
-use quiesce_demo::ledger::vars;
+use quiesce_demo::ledger::{TOLD_TO_STOP, vars};
 use quiesce_demo::load::{AskError, Connection, Fault, VerifyError, verify};
 use rustix::process::Signal;
 use rusty_s3::Credentials;
@@ -146,6 +146,7 @@ async fn a_slow_save_asks_for_time_answers_reads_and_refuses_writes() {
     ledger.says("100 %").await;
     let (status, log) = ledger.ended().await;
     assert!(status.success(), "a second signal changes nothing: {log}");
+    assert_eq!(log.lines().filter(|line| line.contains(TOLD_TO_STOP)).count(), 2, "each is in the log: {log}");
     assert_eq!(newest(&storage.bucket()).await.unwrap().unwrap().0.entries, 1);
 }
 

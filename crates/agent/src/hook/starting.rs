@@ -236,8 +236,10 @@ impl Engine {
         if start.is_over() {
             return;
         }
-        let own = || if status.message.is_empty() { "starting".to_owned() } else { status.message.clone() };
-        let news = (start.phase, status.said.clone().unwrap_or_else(own));
+        // Until it runs, the status is that of the run before, and its last words say nothing of this start.
+        let runs = matches!(start.stage, Stage::Waiting) && status.epoch == start.epoch;
+        let said = status.said.clone().or_else(|| Some(status.message.clone()).filter(|message| !message.is_empty()));
+        let news = (start.phase, said.filter(|_| runs).unwrap_or_else(|| "starting".to_owned()));
         if start.said.as_ref() != Some(&news) || start.next_report <= Instant::now() {
             let text = news.1.clone();
             start.said = Some(news);

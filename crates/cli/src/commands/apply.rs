@@ -286,6 +286,7 @@ fn written_application(application: Application) -> Application {
         active_operation: String::new(),
         instance_count: 0,
         ready_instance_count: 0,
+        standby_instance_count: 0,
         etag: String::new(),
         create_time: None,
         update_time: None,

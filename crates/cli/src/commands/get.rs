@@ -172,19 +172,25 @@ fn list<M: Described>(
 }
 
 fn applications(resources: &[Application]) -> Table {
-    let mut table = Table::new(["NAME", "STATE", "CLUSTER", "PLACEMENT", "READY", "EPOCH", "OPERATION"]);
+    let mut table = Table::new(["NAME", "STATE", "CLUSTER", "PLACEMENT", "READY", "STANDBY", "EPOCH", "OPERATION"]);
     for application in resources {
         table.row([
             Cell::styled(name::short(&application.name), Style::Bold),
             Cell::styled(words::application_state(application.state), words::application_style(application)),
             (&application.cluster).into(),
             words::placement(application.placement.as_ref()).into(),
-            format!("{}/{}", application.ready_instance_count, application.instance_count).into(),
+            format!("{}/{}", application.ready_instance_count, active_instances(application)).into(),
+            application.standby_instance_count.to_string().into(),
             application.epoch.to_string().into(),
             name::short(&application.active_operation).into(),
         ]);
     }
     table
+}
+
+/// Those that ought to be ready: a standby is not.
+fn active_instances(application: &Application) -> i32 {
+    application.instance_count.saturating_sub(application.standby_instance_count)
 }
 
 /// Also used on the pages of applications.

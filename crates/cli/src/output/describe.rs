@@ -76,7 +76,8 @@ impl Page {
         self.plain("Placement", words::placement(application.placement.as_ref()));
         let expected = application.expected_instances.map(|n| format!(", {n} expected")).unwrap_or_default();
         let (ready, all) = (application.ready_instance_count, application.instance_count);
-        self.plain("Instances", format!("{all} registered, {ready} ready{expected}"));
+        let standby = application.standby_instance_count;
+        self.plain("Instances", format!("{all} registered, {ready} ready, {standby} standing by{expected}"));
         self.plain("Epoch", application.epoch.to_string());
         self.plain("Labels", labels(&application.labels));
         self.times(application.create_time.as_ref(), application.update_time.as_ref(), now);

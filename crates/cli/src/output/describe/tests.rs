@@ -59,7 +59,7 @@ Application       db
 State             ACTIVE
 Cluster           a
 Placement         external
-Instances         1 registered, 1 ready, 2 expected
+Instances         1 registered, 1 ready, 0 standing by, 2 expected
 Epoch             0
 Labels            owner=shop, tier=db
 Created           2023-11-14T22:13:20Z (1m30s ago)

@@ -196,6 +196,8 @@ impl Hooks {
         };
         hook.attached(connection)?;
         hook.heard(Some(info));
+        // Its watcher may be resting for as long as an absent hook is left alone, and an application starts in a moment.
+        hook.look();
         Ok(())
     }
 

@@ -19,7 +19,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use quiesce_runtime::signals::{InstallError, Signal, Signals};
+use quiesce_runtime::signals::{InstallError, Signals};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::time::timeout;
 
 pub use self::show::Look;
@@ -99,7 +100,8 @@ enum Ending {
     Good,
     /// With what failed.
     Bad(String),
-    Interrupted(Signal),
+    /// By a signal: its name and number.
+    Interrupted(String, i32),
 }
 
 /// Tells the story. The exit code: 0 if every check was passed, 1 if not, 128 and the signal after Ctrl-C.
@@ -119,11 +121,11 @@ pub fn run(options: Options) -> ExitCode {
 async fn tell(options: Options, show: &mut Show) -> ExitCode {
     let keep = options.keep;
     // Before anything is started, so that no signal finds children and the default handler.
-    let prepared = match Signals::install() {
+    let prepared = match listen() {
         Ok(signals) => Stage::set(options).await.map(|stage| (signals, stage)),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
-    let (mut signals, mut stage) = match prepared {
+    let ((mut signals, mut hang_up), mut stage) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             show.say(&format!("FAILED: {}", chain(&error)), Style::Bad);
@@ -141,10 +143,17 @@ async fn tell(options: Options, show: &mut Show) -> ExitCode {
         ending = timeout(STORY_TIME_MAX, play(&mut stage, show, &mut tally)) => ending.unwrap_or_else(|_| {
             Ending::Bad(format!("the story did not come to its end within {} s", STORY_TIME_MAX.as_secs()))
         }),
-        signal = signals.next() => Ending::Interrupted(signal),
+        signal = signals.next() => Ending::Interrupted(signal.to_string(), signal.number()),
+        _ = hang_up.recv() => Ending::Interrupted("SIGHUP".to_owned(), SignalKind::hangup().as_raw_value()),
     };
     let ending = nobody_left(&stage, ending);
     conclude(stage, show, ending, &tally, begin.elapsed(), keep)
+}
+
+/// Everything that may end the story from outside; a terminal that is closed would otherwise leave the children.
+fn listen() -> Result<(Signals, unix::Signal), StoryError> {
+    let hang_up = unix::signal(SignalKind::hangup());
+    Ok((Signals::install()?, hang_up.map_err(|source| StoryError::Io { what: "listen for SIGHUP", source })?))
 }
 
 async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Ending {
@@ -196,9 +205,9 @@ fn conclude(stage: Stage, show: &mut Show, ending: Ending, tally: &Tally, took: 
             show.line(&[("FAILED", Style::Bad), (&format!(" {reason}"), Style::Plain)]);
             ExitCode::FAILURE
         }
-        Ending::Interrupted(signal) => {
+        Ending::Interrupted(signal, number) => {
             show.line(&[(&format!("ended by {signal}, no process left"), Style::Warning)]);
-            ExitCode::from(u8::try_from(128 + signal.number()).unwrap_or(u8::MAX))
+            ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
         }
     };
     match kept {

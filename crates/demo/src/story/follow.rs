@@ -2,23 +2,27 @@
 //!
 //! Owns how events read as lines. What happens is printed as it happens; between the events a living line counts down.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost_types::Timestamp;
 use quiesce_protocol::v1::{
-    GetOperationRequest, InstanceShutdown, InstanceStart, Operation, OperationEvent, ShutdownPhase, StartPhase,
-    WatchOperationRequest, WatchOperationResponse, operation, operation_event,
+    GetOperationRequest, InstanceShutdown, InstanceStart, Operation, OperationEvent, StartPhase, WatchOperationRequest,
+    WatchOperationResponse, operation, operation_event, stop_result,
 };
 use quiesce_runtime::clock::wall_now;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
 use super::StoryError;
-use super::show::{Show, Style, count};
+use super::show::{Show, Style, count, wrap};
 use super::stage::{Stage, within};
 
 /// The application reports four times a second; a line for each would drown the rest.
 const REPORT_LINES_EVERY: Duration = Duration::from_millis(900);
+
+/// Width of the column that says who speaks or what happened; `DEADLINE_EXTENDED` is the longest.
+const WHO_COLUMNS: usize = 18;
 
 /// How often the living line is drawn anew.
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
@@ -40,6 +44,8 @@ pub(super) struct Follower {
     state: operation::State,
     stopping: Option<InstanceShutdown>,
     starting: Option<InstanceStart>,
+    /// What each instance had last said before it was told to stop: no news of the stop.
+    before: BTreeMap<String, String>,
     /// What the last line of a report said, and when it was printed.
     reported: Option<(String, Instant)>,
     /// Events that moved a deadline.
@@ -59,6 +65,7 @@ impl Follower {
             state: operation::State::Unspecified,
             stopping: None,
             starting: None,
+            before: BTreeMap::new(),
             reported: None,
             extended: 0,
             over: false,
@@ -113,7 +120,10 @@ impl Follower {
                 // An empty response is an event this build knows nothing of.
                 Ok(Ok(Some(WatchOperationResponse { event: None }))) => {}
                 // Whether it ended well or badly: the end of the operation was not heard yet.
-                Ok(Ok(None) | Err(_)) => self.stream = None,
+                Ok(Ok(None) | Err(_)) => {
+                    self.stream = None;
+                    self.lost = true;
+                }
             }
         }
     }
@@ -157,6 +167,9 @@ impl Follower {
         }
         if let Some(instance) = event.instance.as_ref().or(operation.instances.first()) {
             self.stopping = Some(instance.clone());
+            if let Some(status) = &instance.status {
+                self.before.entry(instance.instance.clone()).or_insert_with(|| status.message.clone());
+            }
         }
         // A snapshot has the starts that are planned as well; only one that was ordered is news.
         let planned = operation.starts.iter().rfind(|start| start.order_time.is_some());
@@ -201,7 +214,8 @@ impl Follower {
         let Some(result) = instance.status.as_ref().and_then(|status| status.result.as_ref()) else { return };
         let evidence = result.evidence().as_str_name().trim_start_matches("EVIDENCE_");
         let exit = result.exit_code.map_or_else(String::new, |code| format!(", exit {code}"));
-        let text = format!("has ended{exit}; evidence {evidence}");
+        let what = if result.outcome() == stop_result::Outcome::NotRunning { "did not run" } else { "has ended" };
+        let text = format!("{what}{exit}; evidence {evidence}");
         self.print(show, leaf(&instance.instance), Style::Good, &text, "");
     }
 
@@ -213,15 +227,15 @@ impl Follower {
             let said = status.map(|status| status.message.as_str()).filter(|said| !said.is_empty());
             let text = match (status.map(|status| status.phase()), said) {
                 (Some(StartPhase::Ready), said) => format!("READY: {}", said.unwrap_or("it serves")),
-                (_, Some(said)) => said.to_owned(),
-                (_, None) => format!("is started with epoch {epoch}"),
+                (Some(_), Some(said)) if said != "starting" => said.to_owned(),
+                (_, _) => format!("is started with epoch {epoch}"),
             };
             return Some((leaf(&start.instance).to_owned(), text));
         }
         let instance = self.stopping.as_ref()?;
         let status = instance.status.as_ref()?;
-        // Before it was told to stop it has nothing to say about that.
-        let speaks = status.phase() >= ShutdownPhase::Draining && status.result.is_none() && !status.message.is_empty();
+        let news = self.before.get(&instance.instance) != Some(&status.message);
+        let speaks = news && status.result.is_none() && !status.message.is_empty();
         speaks.then(|| (leaf(&instance.instance).to_owned(), status.message.clone()))
     }
 
@@ -252,7 +266,7 @@ impl Follower {
         };
         show.live(&[
             (&at, Style::Dim),
-            (&format!("{:<18}", if who.is_empty() { state_word(self.state) } else { &who }), Style::Plain),
+            (&format!("{:<WHO_COLUMNS$}", if who.is_empty() { state_word(self.state) } else { &who }), Style::Plain),
             (&text, Style::Plain),
             (&self.left_text(), Style::Warning),
             (&writes, Style::Dim),
@@ -261,8 +275,15 @@ impl Follower {
     }
 
     fn print(&self, show: &mut Show, who: &str, style: Style, text: &str, left: &str) {
-        let who = format!("{who:<18}");
-        show.line(&[(&self.stamp(), Style::Dim), (&who, style), (text, Style::Plain), (left, Style::Warning)]);
+        let stamp = self.stamp();
+        let who = format!("{who:<WHO_COLUMNS$}");
+        let indent = stamp.chars().count() + WHO_COLUMNS;
+        for (number, line) in wrap(text, indent + left.len()).iter().enumerate() {
+            match number {
+                0 => show.line(&[(&stamp, Style::Dim), (&who, style), (line, Style::Plain), (left, Style::Warning)]),
+                _ => show.line(&[(&" ".repeat(indent), Style::Plain), (line, Style::Plain)]),
+            }
+        }
     }
 
     fn stamp(&self) -> String {

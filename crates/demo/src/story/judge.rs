@@ -34,8 +34,8 @@ pub(super) fn promises(checked: Result<Verdict, VerifyError>, epochs: &[Epoch]) 
     };
     let reigns: Vec<Epoch> = verdict.writers.iter().map(|(writer, _)| writer.epoch).collect();
     let one_at_a_time = match verdict.writers.split_last() {
-        Some(((last, _), [])) => format!("one writer: epoch {}", last.epoch),
-        _ => format!("never two writers: epoch {}", list(&reigns)),
+        Some(((last, _), [])) => format!("one writer, epoch {}", last.epoch),
+        _ => format!("never two writers: epochs {} followed each other", list(&reigns)),
     };
     let all = count(verdict.acknowledged);
     vec![
@@ -107,10 +107,7 @@ pub(super) fn start_failed(operation: &Operation) -> Finding {
         return Finding::of(false, "the target is not reported to have failed");
     };
     let reason = failure.reason().as_str_name().trim_start_matches("REASON_");
-    Finding::of(
-        failure.reason() == failure::Reason::StartFailed,
-        format!("the target failed, {reason}: {}", failure.message),
-    )
+    Finding::of(failure.reason() == failure::Reason::StartFailed, format!("the target failed: {reason}"))
 }
 
 /// It took longer than its grace period, because it was given more.
@@ -136,7 +133,10 @@ pub(super) fn told_once(told: &[(Epoch, usize)]) -> Finding {
 
 /// A process ended with 0.
 pub(super) fn exited(who: &str, status: ExitStatus) -> Finding {
-    Finding::of(status.success(), format!("{who}: {status}"))
+    match status.code() {
+        Some(code) => Finding::of(code == 0, format!("{who} ended by itself with exit code {code}")),
+        None => Finding::of(false, format!("{who} was ended by a {status}")),
+    }
 }
 
 /// The longest time without an acknowledgement; there is no bound to hold it to, as machines differ.
@@ -193,7 +193,7 @@ mod tests {
         let findings = promises(Ok(verdict(&[1, 2])), &epochs);
         assert!(all_good(&findings), "{findings:?}");
         assert_eq!(findings[0].text, "acknowledged writes 20, found again 20, lost 0");
-        assert_eq!(findings[1].text, "never two writers: epoch 1, 2");
+        assert_eq!(findings[1].text, "never two writers: epochs 1, 2 followed each other");
     }
 
     #[test]

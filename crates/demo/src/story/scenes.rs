@@ -44,7 +44,8 @@ pub(super) struct Tally {
     acknowledged: u64,
     migrations: u32,
     rollbacks: u32,
-    longest_pause: Duration,
+    /// The longest pause the client saw around a quick save, and around a slow one.
+    longest_pause: [Duration; 2],
     /// The epochs under which the client was given acknowledgements, in their order.
     epochs: Vec<Epoch>,
 }
@@ -61,12 +62,13 @@ impl Tally {
     }
 
     pub(super) fn show(&self, show: &mut Show) {
+        let [quick, slow] = self.longest_pause;
         let rows = [
             ("acknowledged writes", count(self.acknowledged)),
             ("lost", "0".to_owned()),
             ("two writers at once", "never".to_owned()),
             ("migrations", format!("{} done, {} rolled back", self.migrations, self.rollbacks)),
-            ("longest pause", seconds(self.longest_pause)),
+            ("longest pause", format!("{}; with a slow save {}", seconds(quick), seconds(slow))),
             ("epochs", list(&self.epochs)),
         ];
         for (name, value) in rows {
@@ -91,11 +93,13 @@ async fn migrate(stage: &Stage, from: Cluster, to: Cluster, policy: ShutdownPoli
 }
 
 /// What the client has to say after a scene that left the ledger running on `cluster`: it reads everything back.
-async fn promises(stage: &Stage, tally: &mut Tally, cluster: Cluster) -> Result<Vec<Finding>, StoryError> {
+/// `slow` says what kind of save there was.
+async fn promises(stage: &Stage, tally: &mut Tally, cluster: Cluster, slow: bool) -> Result<Vec<Finding>, StoryError> {
     stage.writes_flow(cluster, WRITES_BETWEEN).await?;
     let load = stage.load()?;
     let pause = load.take_longest_pause();
-    tally.longest_pause = tally.longest_pause.max(pause);
+    let longest = &mut tally.longest_pause[usize::from(slow)];
+    *longest = pause.max(*longest);
     let record = load.record();
     tally.acknowledged = record.acknowledged.len() as u64;
     let mut findings = judge::promises(verify(stage.ledger_address(cluster), &record).await, &tally.epochs);

@@ -74,7 +74,7 @@ impl Show {
     pub(super) fn outcome(&mut self, good: bool, text: &str) {
         let (word, style) = if good { ("ok  ", Style::Good) } else { ("FAILED  ", Style::Bad) };
         let indent = " ".repeat(MARGIN + word.len());
-        for (number, line) in wrap(text, USUAL_COLUMNS - 1 - indent.len()).iter().enumerate() {
+        for (number, line) in wrap(text, indent.len()).iter().enumerate() {
             match number {
                 0 => self.line(&[(&indent[..MARGIN], Style::Plain), (word, style), (line, Style::Plain)]),
                 _ => self.line(&[(&indent, Style::Plain), (line, Style::Plain)]),
@@ -148,8 +148,9 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Breaks text at spaces into lines of at most `width` characters; a longer word stays whole.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+/// Breaks text at spaces into lines that fit beside so many columns that are taken; a longer word stays whole.
+pub(super) fn wrap(text: &str, taken: usize) -> Vec<String> {
+    let width = USUAL_COLUMNS.saturating_sub(taken + 1);
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn long_outcomes_are_broken_at_spaces() {
-        assert_eq!(wrap("one two  three", 8), ["one two", "three"]);
+        assert_eq!(wrap("one two  three", USUAL_COLUMNS - 9), ["one two", "three"]);
     }
 
     #[test]

@@ -49,14 +49,15 @@ async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<V
         judge::told_once(&[(stopped, stage.times_told_to_stop(stopped)?)]),
     ];
     if findings.iter().all(|finding| finding.good) {
-        findings.extend(promises(stage, tally, Cluster::South).await?);
+        findings.extend(promises(stage, tally, Cluster::South, true).await?);
     }
     Ok(findings)
 }
 
-/// The ledger has said that it is at work: the middle of the stop.
+/// The ledger has said how far it is, and it is not at the beginning any more: the middle of the stop.
 fn is_saving(event: &OperationEvent) -> bool {
     let stopping = event.operation.as_ref().is_some_and(|it| it.state() == operation::State::Stopping);
     let status = event.instance.as_ref().and_then(|instance| instance.status.as_ref());
-    stopping && status.is_some_and(|status| status.result.is_none() && status.message.starts_with("saving"))
+    let at_work = |said: &str| said.starts_with("saving") && !said.ends_with(" 0 %");
+    stopping && status.is_some_and(|status| status.result.is_none() && at_work(&status.message))
 }

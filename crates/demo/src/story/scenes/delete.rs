@@ -44,7 +44,7 @@ async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<V
     }
     for cluster in Cluster::BOTH {
         let status = stage.agent_ended(cluster).await?;
-        findings.push(judge::exited(&format!("the agent of {cluster} retired"), status));
+        findings.push(judge::exited(&format!("the agent of {cluster}"), status));
     }
     let record = stage.take_load()?.stop().await;
     tally.acknowledged = record.acknowledged.len() as u64;
@@ -60,7 +60,7 @@ async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<V
     let told: Result<Vec<_>, StoryError> =
         tally.epochs.iter().map(|epoch| Ok((*epoch, stage.times_told_to_stop(*epoch)?))).collect();
     findings.push(judge::told_once(&told?));
-    findings.push(judge::exited("the scheduler ended", stage.end_scheduler().await?));
+    findings.push(judge::exited("the scheduler", stage.end_scheduler().await?));
     stage.end_bucket().await;
     Ok(findings)
 }

@@ -45,7 +45,7 @@ async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<V
         Finding::of(now > before, format!("north writes again, under epoch {now} after {before}")),
     ];
     if findings.iter().all(|finding| finding.good) {
-        findings.extend(promises(stage, tally, Cluster::North).await?);
+        findings.extend(promises(stage, tally, Cluster::North, false).await?);
     }
     Ok(findings)
 }

@@ -34,7 +34,7 @@ async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<V
         judge::ready_by_its_own_word(&operation),
     ];
     if findings.iter().all(|finding| finding.good) {
-        findings.extend(promises(stage, tally, Cluster::South).await?);
+        findings.extend(promises(stage, tally, Cluster::South, false).await?);
     }
     Ok(findings)
 }

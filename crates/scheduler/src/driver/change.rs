@@ -3,6 +3,7 @@
 //! Owns the order of the writes (events, registry, then the operation's record) and their preconditions. Read anew for
 //! every try, since others write to the registry as well.
 
+use quiesce_operation::member::Member;
 use quiesce_operation::start::StartMember;
 use quiesce_operation::{Closing, ClusterId, Event, InstanceId, Operation};
 use quiesce_store::{Batch, Expect, Key, Revision, Space, Store, record};
@@ -10,7 +11,8 @@ use tracing::warn;
 
 use super::RequestIdWrite;
 use crate::records::{
-    self, ApplicationRecord, EventRecord, InstanceRecord, LoadError, OperationRecord, Stored, TombstoneRecord,
+    self, Admission, ApplicationRecord, EventRecord, InstanceRecord, LoadError, OperationRecord, Stored,
+    TombstoneRecord,
 };
 
 /// One step, about to be made durable.
@@ -52,7 +54,7 @@ impl Change<'_> {
             batch = batch.append(Space::Events, record::encode(&EventRecord::new(self.after, event)));
         }
         let mut forgotten = Vec::new();
-        batch = self.starts(store, batch).await?;
+        batch = self.permissions(store, batch).await?;
         if !self.along.is_some_and(|along| along.owns_application) {
             batch = self.application(store, batch, &mut forgotten).await?;
         }
@@ -70,15 +72,30 @@ impl Change<'_> {
         Ok(Built { batch, place: u64::try_from(place).unwrap_or(u64::MAX), forgotten })
     }
 
-    /// Instances that are being given a new permission to run: the registry has to know before they have it.
-    async fn starts(&self, store: &dyn Store, mut batch: Batch) -> Result<Batch, LoadError> {
-        for start in self.after.starts().iter().filter(|start| is_new(start, self.before)) {
-            let key = records::instance_key(&self.after.request().application, &start.instance);
+    /// Who may have a live copy: an instance that is being started, before it is; not any more once its end is
+    /// verified. AdmitStart refuses another agent as long as somebody may.
+    async fn permissions(&self, store: &dyn Store, mut batch: Batch) -> Result<Batch, LoadError> {
+        let application = &self.after.request().application;
+        let started = self.after.starts().iter().filter(|start| is_new(start, self.before));
+        let started = started.map(|start| (&start.instance, start.epoch, false));
+        let ended = self.after.members().iter().chain(self.after.undo());
+        let ended = ended.filter(|member| is_newly_verified(member, self.before));
+        let ended = ended.map(|member| (&member.instance, member.epoch, true));
+        for (instance, epoch, ended) in ended.chain(started) {
+            let key = records::instance_key(application, instance);
             let Some(stored) = records::load::<InstanceRecord>(store, key.clone()).await? else { continue };
             let expect = stored.unchanged();
-            let mut record = stored.record;
-            record.epoch = record.epoch.max(start.epoch);
-            record.updated = self.after.updated();
+            let InstanceRecord { agent_id, admission, .. } = &stored.record;
+            let admission = match admission {
+                Some(last) if ended && last.epoch <= epoch => Some(Admission { ended, ..last.clone() }),
+                Some(_) | None if ended => continue,
+                Some(_) | None => {
+                    let start_id = self.after.id().to_string();
+                    Some(Admission { agent_id: agent_id.clone(), start_id, epoch, ended })
+                }
+            };
+            let mut record = InstanceRecord { admission, updated: self.after.updated(), ..stored.record };
+            record.epoch = record.epoch.max(epoch);
             batch = records::put(batch.expect(key.clone(), expect), key, &record);
         }
         Ok(batch)
@@ -151,6 +168,13 @@ impl Change<'_> {
 /// Whether `start` was ordered under its epoch by this very step.
 fn is_new(start: &StartMember, before: &Operation) -> bool {
     start.epoch != 0 && before.start(&start.instance, start.epoch).is_none()
+}
+
+/// Whether the end of `member` was verified by this very step.
+fn is_newly_verified(member: &Member, before: &Operation) -> bool {
+    let mut earlier = before.members().iter().chain(before.undo());
+    let earlier = earlier.find(|other| other.instance == member.instance);
+    member.is_verified() && !earlier.is_some_and(Member::is_verified)
 }
 
 impl Along {

@@ -66,13 +66,13 @@ pub(crate) enum Connect {
     DialIn,
 }
 
-/// The last permission to start that was given outside of operations.
+/// The last permission to start.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Admission {
     /// The agent that asked.
     #[n(0)]
     pub(crate) agent_id: String,
-    /// Its name for that start.
+    /// Its name for that start; for a start by an operation, the operation's name.
     #[n(1)]
     pub(crate) start_id: String,
     /// The permission.
@@ -110,7 +110,7 @@ pub(crate) struct InstanceRecord {
     /// The epoch it was last permitted to run under; 0: none.
     #[n(7)]
     pub(crate) epoch: u64,
-    /// The last admission by AdmitStart.
+    /// The last permission to start, by AdmitStart or by an operation.
     #[n(8)]
     pub(crate) admission: Option<Admission>,
     /// When it was made known.

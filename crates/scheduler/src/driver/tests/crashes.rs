@@ -34,9 +34,18 @@ fn only_epoch(hook: &ScriptedHook) -> u64 {
     epochs.into_iter().next().and_then(|epoch| u64::try_from(epoch).ok()).unwrap()
 }
 
-async fn stored_epoch(world: &World, name: &str) -> u64 {
+async fn stored(world: &World, name: &str) -> InstanceRecord {
     let key = records::instance_key(&application(), &instance(name));
-    records::load::<InstanceRecord>(&*world.store, key).await.unwrap().unwrap().record.epoch
+    records::load::<InstanceRecord>(&*world.store, key).await.unwrap().unwrap().record
+}
+
+async fn stored_epoch(world: &World, name: &str) -> u64 {
+    stored(world, name).await.epoch
+}
+
+/// Whether the registry says that a copy under its last permission may be alive.
+async fn may_live(world: &World, name: &str) -> bool {
+    stored(world, name).await.admission.is_some_and(|admission| !admission.ended)
 }
 
 impl Migration {
@@ -143,6 +152,7 @@ async fn a_migration_arrives_wherever_the_scheduler_dies() {
         assert_eq!(application.cluster, cluster(TARGET));
         assert_eq!(only_epoch(&migration.target.0), application.epoch);
         assert_eq!(stored_epoch(world, "c").await, application.epoch);
+        assert!(may_live(world, "c").await, "nobody else may be admitted as c");
         assert!(migration.sources.iter().all(|(source, _)| starts(source).is_empty()), "two copies");
     })
     .await;
@@ -159,7 +169,9 @@ async fn a_migration_finds_its_way_back_wherever_the_scheduler_dies() {
             let epoch = only_epoch(source);
             assert!(epoch > lost, "{epoch} is not above {lost}");
             assert_eq!(stored_epoch(world, name).await, epoch);
+            assert!(may_live(world, name).await);
         }
+        assert!(!may_live(world, "c").await, "its end is verified");
     })
     .await;
 }

@@ -17,6 +17,12 @@ use crate::request::Registered;
 pub const REJOIN_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause between joins: an agent that restarts is found again within this time.
 pub const REJOIN_MAX: Duration = Duration::from_secs(2);
+/// How long an agent that dials in may take to come back: the longest pause of rule A5 of the contract, 30 s + 20 %. To
+/// judge earlier would be to fail an attempt, and signal an application once more, for our own absence.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(36);
+/// How long a hook that is heard again after a recovery has for the report behind the first, before an old deadline is
+/// judged: the first one may just repeat how things stood.
+pub(crate) const FINISH_SPEAKING: Duration = Duration::from_secs(1);
 /// Shortest time between two progress events of one instance that differ in text only: what a person can follow, and a
 /// bound on what a chatty hook can make the store write.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);

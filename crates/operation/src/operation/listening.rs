@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Operation, Slot, State};
 use crate::failure::{Failure, Reason};
 use crate::id::InstanceId;
-use crate::member::{Again, PROGRESS_INTERVAL, Probing, Run};
+use crate::member::{Again, FINISH_SPEAKING, PROGRESS_INTERVAL, Probing, Run};
 use crate::moment::Moment;
 use crate::report::{CallError, CallErrorClass, StopOutcome, StopPhase, StopReport, StopResult};
 use crate::step::{Effect, EventKind, Step};
@@ -49,6 +49,8 @@ impl Operation {
         };
         member.run = Run::Running { heard_until, silent: false, again: None, kill };
         member.failure = None;
+        // It has begun to speak; what it says next may be the end.
+        member.judge_not_before = member.judge_not_before.map(|floor| floor.min(now + FINISH_SPEAKING));
         if told_by_now {
             self.note_told(now, slot);
         }

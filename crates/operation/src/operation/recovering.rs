@@ -2,15 +2,22 @@
 //!
 //! Budgets of the application (grace, kill, start, overall) keep what is left of them. Timers that only measure whether
 //! a hook answers *us* (accept, heartbeat) begin anew, since we were the ones who did not listen. An old deadline is not
-//! judged before the hook had `accept_timeout` to tell what happened meanwhile.
+//! judged before the hook had [`RECONNECT_MAX`] to come back and tell what happened meanwhile.
+
+use std::time::Duration;
 
 use super::{Operation, State};
-use crate::member::{Kill, Run};
+use crate::member::{Kill, RECONNECT_MAX, Run};
 use crate::moment::Moment;
 use crate::start::StartRun;
 use crate::step::{Effect, Step};
 
 impl Operation {
+    /// How long a hook may take to be heard again.
+    fn reunion(&self) -> Duration {
+        self.policy.accept_timeout.max(RECONNECT_MAX)
+    }
+
     /// Takes up an operation that was read from the store. A PENDING one waits for [`crate::Input::Begin`] as ever.
     #[must_use]
     pub fn recover(&mut self, now: Moment) -> Step {
@@ -18,7 +25,7 @@ impl Operation {
         if self.is_done() {
             return step;
         }
-        self.judge_not_before = Some(now + self.policy.accept_timeout);
+        self.judge_not_before = Some(now + self.reunion());
         for slot in self.slots() {
             self.recover_stop(now, slot, &mut step);
         }
@@ -57,18 +64,18 @@ impl Operation {
     }
 
     fn recover_stop(&mut self, now: Moment, slot: super::Slot, step: &mut Step) {
-        let accept = now + self.policy.accept_timeout;
-        let heard_until = now + self.policy.heartbeat_timeout;
+        let floor = now + self.reunion();
+        let heard_until = now + self.policy.heartbeat_timeout.max(self.reunion());
         // What is being taken back is not called again, see `advance_cancelling`.
         let cancelling = matches!(self.state, State::Cancelling { .. });
         let mut killing = false;
         let member = self.at_mut(slot);
-        member.judge_not_before = Some(accept);
+        member.judge_not_before = Some(floor);
         let (instance, attempt) = (member.instance.clone(), member.fence());
         match member.run.clone() {
-            Run::Calling { then_kill, .. } => member.run = Run::Calling { until: accept, again: None, then_kill },
+            Run::Calling { then_kill, .. } => member.run = Run::Calling { until: floor, again: None, then_kill },
             Run::Running { kill, .. } => {
-                let kill = kill.map(|kill| Kill { until: kill.until.max(accept), again: None, ..kill });
+                let kill = kill.map(|kill| Kill { until: kill.until.max(floor), again: None, ..kill });
                 member.run = Run::Running { heard_until, silent: false, again: None, kill };
                 if kill.is_some() {
                     // Behind the join below: a kill needs a shutdown that runs.
@@ -89,7 +96,7 @@ impl Operation {
     }
 
     fn recover_start(&mut self, now: Moment, index: usize, step: &mut Step) {
-        let floor = now + self.policy.accept_timeout;
+        let floor = now + self.reunion();
         let heard_until = now + self.policy.heartbeat_timeout;
         let start = &mut self.starts[index];
         let StartRun::Ordered { until, .. } = start.run else { return };

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quiesce_operation::member::{Member, Run};
+use quiesce_operation::member::{Member, RECONNECT_MAX, Run};
 use quiesce_operation::report::{CallErrorClass, StartReport, StopReport};
 use quiesce_operation::start::StartRun;
 use quiesce_operation::{
@@ -389,7 +389,7 @@ impl World {
         let budgets = budgets(&operation);
         let before = Seen::of(&operation);
         let step = operation.recover(self.now);
-        let floor = self.now + operation.policy().accept_timeout;
+        let floor = self.now + operation.policy().accept_timeout.max(RECONNECT_MAX);
         for (key, until) in self::budgets(&operation) {
             if let Some(had) = budgets.get(&key) {
                 assert!(until <= (*had).max(floor), "I3: {key:?} had until {had}, has until {until} after a recovery");
@@ -532,7 +532,7 @@ impl World {
 
     /// I3: nobody runs on behind the end of its grace period, but for what a recovery may add.
     fn check_budget(&self) {
-        let floor = self.recovered.map(|at| at + self.operation.policy().accept_timeout);
+        let floor = self.recovered.map(|at| at + self.operation.policy().accept_timeout.max(RECONNECT_MAX));
         for member in self.operation.members().iter().chain(self.operation.undo()) {
             if let (Run::Running { kill: None, .. }, Some(deadline)) = (&member.run, member.deadline()) {
                 let limit = floor.map_or(deadline, |floor| deadline.max(floor));

@@ -1,6 +1,7 @@
 //! After a restart of the scheduler an operation goes on where it was, with what is left of its time.
 
 use super::*;
+use crate::member::RECONNECT_MAX;
 
 #[test]
 fn recovery_goes_on_with_what_is_left_of_the_grace_period() {
@@ -44,7 +45,21 @@ fn an_old_deadline_is_judged_when_the_hook_stays_silent() {
     world.says("a-0", report(1, StopPhase::Stopping));
     world.now = world.now + secs(600);
     world.restart();
-    world.pass(secs(10));
+    world.pass(RECONNECT_MAX);
+    assert_eq!(world.reason(), Reason::GraceTimeout);
+}
+
+#[test]
+fn once_the_hook_has_spoken_an_old_deadline_is_judged() {
+    let mut world = World::deletion(once(FailureStrategy::GiveUp)).until_stopping();
+    world.says("a-0", report(1, StopPhase::Stopping));
+    world.now = world.now + secs(600);
+    world.restart();
+    world.pass(secs(1));
+    assert_eq!(world.state(), StateName::Stopping);
+    world.says("a-0", report(2, StopPhase::Stopping));
+    assert_eq!(world.state(), StateName::Stopping);
+    world.pass(secs(1));
     assert_eq!(world.reason(), Reason::GraceTimeout);
 }
 
@@ -64,7 +79,7 @@ fn a_kill_is_repeated_behind_the_join_and_keeps_its_timer() {
         ]
     );
     world.answer_kill("a-0", Ok(()));
-    world.pass(secs(10));
+    world.pass(RECONNECT_MAX);
     assert_eq!(world.reason(), Reason::KillTimeout);
 }
 
@@ -110,7 +125,7 @@ fn a_start_is_joined_under_its_epoch_with_what_is_left_of_its_time() {
     world.pass(secs(100));
     world.restart();
     assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 8, rollback: false }]);
-    world.pass(secs(20));
+    world.pass(RECONNECT_MAX);
     assert_eq!((world.state(), world.reason()), (StateName::RollingBack, Reason::StartTimeout));
 }
 
@@ -180,7 +195,7 @@ fn an_overall_timeout_that_ran_out_meanwhile_is_judged_only_after_the_hook_could
     world.says("a-0", report(1, StopPhase::Stopping));
     world.now = world.now + secs(600);
     world.restart();
-    world.pass(secs(9));
+    world.pass(RECONNECT_MAX - secs(1));
     assert_eq!(world.state(), StateName::Stopping);
     world.pass(secs(1));
     assert_eq!(world.state(), StateName::Degraded);

@@ -1,5 +1,6 @@
 //! What hooks say: reports of a shutdown, reports of a start, answers to checks. Facts of others, judged elsewhere.
 
+use std::fmt;
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
@@ -26,6 +27,20 @@ pub enum Evidence {
     /// The whole group of processes is empty.
     #[n(5)]
     GroupEmpty,
+}
+
+impl fmt::Display for Evidence {
+    /// The name of the contract, without prefix.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Claimed => "CLAIMED",
+            Self::ProcessGone => "PROCESS_GONE",
+            Self::Manager => "MANAGER",
+            Self::ExitObserved => "EXIT_OBSERVED",
+            Self::ChildReaped => "CHILD_REAPED",
+            Self::GroupEmpty => "GROUP_EMPTY",
+        })
+    }
 }
 
 /// Whether the application really stopped.
@@ -124,6 +139,21 @@ pub enum StopPhase {
     Cancelled,
 }
 
+impl fmt::Display for StopPhase {
+    /// The name of the contract, without prefix.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accepted => "ACCEPTED",
+            Self::Draining => "DRAINING",
+            Self::Stopping => "STOPPING",
+            Self::Killing => "KILLING",
+            Self::Stopped => "STOPPED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        })
+    }
+}
+
 impl StopPhase {
     /// Whether the application has been told to stop by then. A failed shutdown may or may not have told it: the
     /// careful reading is that it has.
@@ -197,6 +227,19 @@ pub enum Readiness {
     /// It has stayed alive for a settling time.
     #[n(4)]
     Settled,
+}
+
+impl fmt::Display for Readiness {
+    /// The name of the contract, without prefix.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unspecified => "UNSPECIFIED",
+            Self::Notified => "NOTIFIED",
+            Self::Command => "COMMAND",
+            Self::Tcp => "TCP",
+            Self::Settled => "SETTLED",
+        })
+    }
 }
 
 /// How a start of one instance came out.

@@ -74,7 +74,7 @@ impl Operation {
         }
         let back =
             report.phase < last.phase || (report.phase == StopPhase::Cancelled && last.phase.is_past_no_return());
-        back.then(|| format!("its hook went back from phase {:?} to {:?}", last.phase, report.phase))
+        back.then(|| format!("its hook went back from phase {} to {}", last.phase, report.phase))
     }
 
     /// Stores a report and publishes it, at once or a little later.
@@ -129,7 +129,7 @@ impl Operation {
         match result.outcome {
             StopOutcome::Stopped | StopOutcome::Killed | StopOutcome::NotRunning => {
                 let (have, need) = (result.evidence, self.policy.min_evidence);
-                let message = format!("its end rests on {have:?}; at least {need:?} is asked for{said}");
+                let message = format!("its end rests on {have}; at least {need} is asked for{said}");
                 self.fail_stop(now, slot, Reason::Unverified, message, step);
             }
             StopOutcome::StillRunning => {
@@ -183,7 +183,7 @@ impl Operation {
         member.probing = Probing::Idle;
         member.progress_due = None;
         member.failure.clone_from(&failure);
-        let message = format!("{instance} has ended, evidence {:?}", result.evidence);
+        let message = format!("{instance} has ended, evidence {}", result.evidence);
         self.emit(now, EventKind::InstanceStopped, Some(instance), None, &message, step);
         if let Some(failure) = failure {
             self.tell_failure(now, &failure, step);

@@ -112,7 +112,7 @@ impl Operation {
             Some(result) if result.ready => {
                 start.run = StartRun::Ready;
                 start.failure = None;
-                let message = format!("{instance} is ready under epoch {epoch} ({:?})", result.readiness);
+                let message = format!("{instance} is ready under epoch {epoch} ({})", result.readiness);
                 self.emit(now, EventKind::InstanceReady, Some(instance.clone()), None, &message, step);
             }
             Some(result) => {

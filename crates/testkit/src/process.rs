@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Marks a spawned process and, by inheritance, everything it starts. See [`Process`].
-const MARK: &str = "QUIESCE_TESTKIT_PROCESS";
+///
+/// Not one of the product's own variables (`QUIESCE_...`): a program may keep those from its children, and this one too.
+const MARK: &str = "TESTKIT_PROCESS";
 
 /// Lines kept of one process. A test that says more than this is not read by anybody; the oldest lines go.
 const LINES_MAX: usize = 10_000;

@@ -89,6 +89,8 @@ enum StoryError {
     Ask(#[from] AskError),
     #[error("there is no {0} in this scene")]
     Absent(&'static str),
+    #[error("the process {name} has ended before its time")]
+    Gone { name: &'static str },
     #[error("{name} did not end within {} s", limit.as_secs())]
     DidNotEnd { name: &'static str, limit: Duration },
     #[error("the scene did not come to its end within {} s", SCENE_TIME_MAX.as_secs())]
@@ -133,8 +135,8 @@ async fn tell(options: Options, show: &mut Show) -> ExitCode {
         }
     };
     show.say("quiesce demo", Style::Bold);
-    show.say("A scheduler, two clusters with an agent each, an S3 bucket, an application with", Style::Plain);
-    show.say("state in its memory, and a client that never stops writing; all on this machine.", Style::Plain);
+    show.say("On this machine: a scheduler, two clusters with an agent each, an S3 bucket,", Style::Plain);
+    show.say("an application with state, and a client that never stops writing to it.", Style::Plain);
     show.say(&format!("State and logs: {}", stage.directory().display()), Style::Dim);
 
     let begin = Instant::now();
@@ -160,9 +162,7 @@ async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Ending {
     for (number, Scene { title, why, play }) in (1..).zip(SCENES) {
         show.gap();
         show.say(&format!("{number}  {title}"), Style::Bold);
-        for line in *why {
-            show.say(&format!("   {line}"), Style::Dim);
-        }
+        show.paragraph(why);
         let findings = match timeout(SCENE_TIME_MAX, play(stage, show, tally)).await {
             Ok(Ok(findings)) => findings,
             Ok(Err(error)) => return Ending::Bad(format!("scene {number}, {title}: {}", chain(&error))),

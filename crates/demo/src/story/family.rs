@@ -111,6 +111,11 @@ impl Process {
         self.pid
     }
 
+    /// Whether it runs.
+    pub(super) fn is_alive(&self) -> bool {
+        is_alive(self.pid)
+    }
+
     /// Asks it to end.
     pub(super) fn terminate(&self) -> io::Result<()> {
         // The pid is not reused before the child was waited for, which takes this value away.

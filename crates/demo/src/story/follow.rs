@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
 use super::StoryError;
-use super::show::{Show, Style, count, wrap};
+use super::show::{Show, Style, wrap};
 use super::stage::{Stage, within};
 
 /// The application reports four times a second; a line for each would drown the rest.
@@ -97,7 +97,7 @@ impl Follower {
     }
 
     /// Follows to the end, and returns the operation as it stands then.
-    pub(super) async fn to_end(mut self, stage: &Stage, show: &mut Show) -> Result<Operation, StoryError> {
+    pub(super) async fn follow_out(mut self, stage: &Stage, show: &mut Show) -> Result<Operation, StoryError> {
         self.until(stage, show, |_| false).await?;
         let answer = within(stage.api().get_operation(GetOperationRequest { name: self.name })).await?;
         answer.operation.ok_or(StoryError::Empty)
@@ -115,7 +115,7 @@ impl Follower {
                 continue;
             };
             match timeout(REDRAW_EVERY, stream.message()).await {
-                Err(_) => self.draw(stage, show)?,
+                Err(_) => self.draw(show),
                 Ok(Ok(Some(WatchOperationResponse { event: Some(event) }))) => return Ok(event),
                 // An empty response is an event this build knows nothing of.
                 Ok(Ok(Some(WatchOperationResponse { event: None }))) => {}
@@ -146,7 +146,7 @@ impl Follower {
             Ok(Err(status)) if status.code() != tonic::Code::Unavailable => return Err(status.into()),
             Ok(Err(_)) | Err(_) => {
                 self.lost = true;
-                self.draw(stage, show)?;
+                self.draw(show);
                 sleep(REOPEN_AFTER).await;
             }
         }
@@ -177,9 +177,8 @@ impl Follower {
             self.starting = Some(start.clone());
         }
         match event.r#type() {
-            Type::Snapshot | Type::Progress | Type::InstanceStarting => self.report(show),
+            Type::Snapshot | Type::Progress | Type::InstanceStarting | Type::InstanceReady => self.report(show),
             Type::InstanceStopped => self.report_end(show),
-            Type::InstanceReady => self.report(show),
             Type::DeadlineExtended => {
                 self.extended += 1;
                 let extension = self.stopping.as_ref().and_then(|instance| instance.extension);
@@ -226,7 +225,7 @@ impl Follower {
             let status = start.status.as_ref();
             let said = status.map(|status| status.message.as_str()).filter(|said| !said.is_empty());
             let text = match (status.map(|status| status.phase()), said) {
-                (Some(StartPhase::Ready), said) => format!("READY: {}", said.unwrap_or("it serves")),
+                (Some(StartPhase::Ready), said) => said.unwrap_or("ready").to_owned(),
                 (Some(_), Some(said)) if said != "starting" => said.to_owned(),
                 (_, _) => format!("is started with epoch {epoch}"),
             };
@@ -253,25 +252,18 @@ impl Follower {
         until(deadline)
     }
 
-    fn draw(&self, stage: &Stage, show: &mut Show) -> Result<(), StoryError> {
+    fn draw(&self, show: &mut Show) {
         let at = self.stamp();
         let (who, text) = match (self.lost, self.says()) {
             (true, _) => ("scheduler".to_owned(), "is away".to_owned()),
             (false, says) => says.unwrap_or_default(),
-        };
-        let writes = match stage.load() {
-            Ok(load) => format!("  {} writes", count(load.stats().borrow().acknowledged)),
-            // The client has ended its work.
-            Err(_) => String::new(),
         };
         show.live(&[
             (&at, Style::Dim),
             (&format!("{:<WHO_COLUMNS$}", if who.is_empty() { state_word(self.state) } else { &who }), Style::Plain),
             (&text, Style::Plain),
             (&self.left_text(), Style::Warning),
-            (&writes, Style::Dim),
         ]);
-        Ok(())
     }
 
     fn print(&self, show: &mut Show, who: &str, style: Style, text: &str, left: &str) {

@@ -134,7 +134,7 @@ pub(super) fn told_once(told: &[(Epoch, usize)]) -> Finding {
 /// A process ended with 0.
 pub(super) fn exited(who: &str, status: ExitStatus) -> Finding {
     match status.code() {
-        Some(code) => Finding::of(code == 0, format!("{who} ended by itself with exit code {code}")),
+        Some(code) => Finding::of(code == 0, format!("{who} ended with exit code {code}")),
         None => Finding::of(false, format!("{who} was ended by a {status}")),
     }
 }
@@ -184,7 +184,12 @@ mod tests {
             extension: Some(prost_types::Duration { seconds: 3, nanos: 0 }),
             ..InstanceShutdown::default()
         };
-        Operation { instances: vec![instance], state: operation::State::Succeeded.into(), ..Operation::default() }
+        Operation {
+            source_cluster: "north".to_owned(),
+            instances: vec![instance],
+            state: operation::State::Succeeded.into(),
+            ..Operation::default()
+        }
     }
 
     #[test]

@@ -24,10 +24,13 @@ use crate::load::verify;
 /// Writes that must flow before a scene begins and after it has ended.
 const WRITES_BETWEEN: u64 = 150;
 
+/// Plenty for a start that loads a few hundred entries.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// A scene: what is about to happen, why that is hard, and how it is played.
 pub(super) struct Scene {
     pub(super) title: &'static str,
-    pub(super) why: &'static [&'static str],
+    pub(super) why: &'static str,
     pub(super) play: Play,
 }
 
@@ -61,6 +64,7 @@ impl Tally {
         self.epochs.push(Epoch::new(u64::try_from(operation.epoch).unwrap_or(0)));
     }
 
+    /// The summary of a story in which every check was passed: a lost write or a second writer would have ended it.
     pub(super) fn show(&self, show: &mut Show) {
         let [quick, slow] = self.longest_pause;
         let rows = [
@@ -75,6 +79,11 @@ impl Tally {
             show.line(&[(&format!("{name:<22}"), Style::Plain), (&value, Style::Bold)]);
         }
     }
+}
+
+/// A policy with this grace period. The start takes a moment, so a start that hangs is known soon.
+fn policy(grace: Duration) -> ShutdownPolicy {
+    ShutdownPolicy { grace_period: wire(grace), start_timeout: wire(START_TIMEOUT), ..ShutdownPolicy::default() }
 }
 
 /// Asks the scheduler to migrate.

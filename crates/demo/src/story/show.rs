@@ -82,6 +82,14 @@ impl Show {
         }
     }
 
+    /// What is told before a scene, broken into lines.
+    pub(super) fn paragraph(&mut self, text: &str) {
+        let indent = " ".repeat(MARGIN);
+        for line in wrap(text, MARGIN) {
+            self.line(&[(&indent, Style::Plain), (&line, Style::Dim)]);
+        }
+    }
+
     /// An empty line.
     pub(super) fn gap(&mut self) {
         self.line(&[]);

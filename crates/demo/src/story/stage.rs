@@ -192,6 +192,9 @@ impl Stage {
             if within(self.api().get_server_info(GetServerInfoRequest {})).await.is_ok() {
                 return Ok(pid);
             }
+            if !self.scheduler.as_ref().is_some_and(Process::is_alive) {
+                return Err(StoryError::Gone { name: "scheduler" });
+            }
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -245,6 +248,9 @@ impl Stage {
             if let Some(instance) = answer.and_then(|answer| answer.instance).filter(|found| found.state() == state) {
                 return Ok(instance);
             }
+            if !self.site(cluster).agent.as_ref().is_some_and(Process::is_alive) {
+                return Err(StoryError::Gone { name: cluster.name() });
+            }
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -263,7 +269,7 @@ impl Stage {
         self.load.take().ok_or(StoryError::Absent("client"))
     }
 
-    /// Waits until the client was given so many acknowledgements more, from this cluster.
+    /// Waits until the client was given so many acknowledgements more, from this cluster; not for a ledger that is gone.
     pub(super) async fn writes_flow(&self, cluster: Cluster, more: u64) -> Result<(), StoryError> {
         let mut stats = self.load()?.stats();
         let address = self.ledger_address(cluster);
@@ -272,8 +278,17 @@ impl Stage {
             let here = stats.last.is_some_and(|(from, _)| from == address);
             here && stats.acknowledged >= *begin.get_or_insert(stats.acknowledged) + more
         });
-        // The sender lives in the load, and the load on this stage.
-        enough.await.map(drop).map_err(|_| StoryError::Absent("client"))
+        tokio::select! {
+            // The sender lives in the load, and the load on this stage.
+            enough = enough => enough.map(drop).map_err(|_| StoryError::Absent("client")),
+            () = self.agent_is_gone(cluster) => Err(StoryError::Gone { name: cluster.name() }),
+        }
+    }
+
+    async fn agent_is_gone(&self, cluster: Cluster) {
+        while self.site(cluster).agent.as_ref().is_some_and(Process::is_alive) {
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// As long as this file exists, the ledger of this cluster saves slowly.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quiesce_protocol::v1::{ShutdownPolicy, operation};
 
-use super::{Scene, Tally, migrate, promises, set, wire};
+use super::{Scene, Tally, migrate, policy, promises, set, wire};
 use crate::story::StoryError;
 use crate::story::judge::{self, Finding};
 use crate::story::show::Show;
@@ -18,22 +18,19 @@ const EXTENSION_MAX: Duration = Duration::from_secs(10);
 
 pub(super) const SCENE: Scene = Scene {
     title: "Migrate back south -> north, with a save that takes twice its grace period",
-    why: &[
-        "Grace period 2 s, but the save takes 4 s. A blind timer would kill the ledger in",
-        "the middle. It asks for time instead (EXTEND_TIMEOUT_USEC, as under systemd), and",
-        "gets it as long as the policy allows: max_extension 10 s.",
-    ],
+    why: "Grace period 2 s, but the save takes 4 s. A blind timer would kill the ledger in the middle. It asks for \
+          more time instead (EXTEND_TIMEOUT_USEC, as under systemd) and gets it, as far as the policy allows: here \
+          10 s more in all (max_extension).",
     play: |stage, show, tally| Box::pin(play(stage, show, tally)),
 };
 
 async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<Vec<Finding>, StoryError> {
     set(&stage.saves_slowly(Cluster::South), true)?;
-    let policy =
-        ShutdownPolicy { grace_period: wire(GRACE), max_extension: wire(EXTENSION_MAX), ..ShutdownPolicy::default() };
+    let policy = ShutdownPolicy { max_extension: wire(EXTENSION_MAX), ..policy(GRACE) };
     let mut follower = migrate(stage, Cluster::South, Cluster::North, policy).await?;
     follower.until(stage, show, |_| false).await?;
     let extended = follower.extended();
-    let operation = follower.to_end(stage, show).await?;
+    let operation = follower.follow_out(stage, show).await?;
     set(&stage.saves_slowly(Cluster::South), false)?;
     tally.migrations += 1;
     tally.succeeded_by(&operation);

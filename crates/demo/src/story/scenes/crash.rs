@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use quiesce_protocol::v1::{OperationEvent, ShutdownPolicy, operation};
+use quiesce_protocol::v1::{OperationEvent, operation};
 use tokio::time::sleep;
 
-use super::{Scene, Tally, migrate, promises, set, wire};
+use super::{Scene, Tally, migrate, policy, promises, set};
 use crate::story::StoryError;
 use crate::story::judge::{self, Finding};
 use crate::story::show::Show;
@@ -19,26 +19,22 @@ const AWAY: Duration = Duration::from_millis(500);
 
 pub(super) const SCENE: Scene = Scene {
     title: "Migrate north -> south, and kill -9 the scheduler in the middle of the stop",
-    why: &[
-        "Nobody may forget what was asked for, start the clock again, or tell the ledger",
-        "to stop a second time. The agent goes on alone; a new scheduler takes up the",
-        "operation where it was.",
-    ],
+    why: "Nobody may forget what was asked for, start the clock again, or tell the ledger to stop a second time. The \
+          agent goes on alone; a new scheduler takes up the operation where it was.",
     play: |stage, show, tally| Box::pin(play(stage, show, tally)),
 };
 
 async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<Vec<Finding>, StoryError> {
     set(&stage.saves_slowly(Cluster::North), true)?;
     let stopped = tally.epoch();
-    let policy = ShutdownPolicy { grace_period: wire(GRACE), ..ShutdownPolicy::default() };
-    let mut follower = migrate(stage, Cluster::North, Cluster::South, policy).await?;
+    let mut follower = migrate(stage, Cluster::North, Cluster::South, policy(GRACE)).await?;
     follower.until(stage, show, is_saving).await?;
     stage.kill_scheduler().await?;
     follower.aside(show, "kill -9", "the scheduler is dead, the ledger goes on saving");
     sleep(AWAY).await;
     let pid = stage.start_scheduler().await?;
     follower.aside(show, "scheduler", &format!("runs again, pid {pid}, with what it had stored"));
-    let operation = follower.to_end(stage, show).await?;
+    let operation = follower.follow_out(stage, show).await?;
     set(&stage.saves_slowly(Cluster::North), false)?;
     tally.migrations += 1;
     tally.succeeded_by(&operation);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use quiesce_protocol::v1::{DeleteApplicationRequest, ShutdownPolicy, operation};
+use quiesce_protocol::v1::{DeleteApplicationRequest, operation};
 use uuid::Uuid;
 
-use super::{Scene, Tally, wire};
+use super::{Scene, Tally, policy};
 use crate::ledger::fence;
 use crate::load::VerifyError;
 use crate::story::StoryError;
@@ -19,11 +19,9 @@ const GRACE: Duration = Duration::from_secs(20);
 
 pub(super) const SCENE: Scene = Scene {
     title: "Delete the application",
-    why: &[
-        "Deleting is stopping as well: the ledger saves for the last time, under the eyes",
-        "of its agent. Then both agents end, with the application's exit code, and nothing",
-        "can bring it back. What is in the bucket now must be all that was acknowledged.",
-    ],
+    why: "Deleting is stopping as well: the ledger saves for the last time, under the eyes of its agent. Then both \
+          agents end, with the application's exit code, and nothing can bring it back. What is in the bucket now must \
+          be all that was acknowledged.",
     play: |stage, show, tally| Box::pin(play(stage, show, tally)),
 };
 
@@ -31,13 +29,13 @@ async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<V
     let request = DeleteApplicationRequest {
         name: APPLICATION.to_owned(),
         request_id: Uuid::new_v4().to_string(),
-        policy: Some(ShutdownPolicy { grace_period: wire(GRACE), ..ShutdownPolicy::default() }),
+        policy: Some(policy(GRACE)),
         reason: "the end of the demonstration".to_owned(),
         ..DeleteApplicationRequest::default()
     };
     let answer = within(stage.api().delete_application(request)).await?;
     let follower = Follower::new(&answer.operation.ok_or(StoryError::Empty)?);
-    let operation = follower.to_end(stage, show).await?;
+    let operation = follower.follow_out(stage, show).await?;
     let mut findings = vec![judge::ended_as(&operation, operation::State::Succeeded), judge::proven_end(&operation)];
     if findings.iter().any(|finding| !finding.good) {
         return Ok(findings);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use quiesce_protocol::v1::{ShutdownPolicy, operation};
+use quiesce_protocol::v1::operation;
 
-use super::{Scene, Tally, migrate, promises, set, wire};
+use super::{Scene, Tally, migrate, policy, promises, set};
 use crate::story::StoryError;
 use crate::story::judge::{self, Finding};
 use crate::story::show::Show;
@@ -13,26 +13,18 @@ use crate::story::stage::{Cluster, Stage};
 /// Plenty for a quick save.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Plenty for a start that fails at once.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
-
 pub(super) const SCENE: Scene = Scene {
     title: "Migrate north -> south, but south cannot start the ledger",
-    why: &[
-        "The source has stopped, the target fails: whoever gives up now has no copy left.",
-        "The source was held, not removed, so it can run again, with a higher epoch, after",
-        "the target is known to be gone.",
-    ],
+    why: "The source has stopped, the target fails: whoever gives up now has no copy left. The source was held, not \
+          removed, so it can run again, with a higher epoch, after the target is known to be gone.",
     play: |stage, show, tally| Box::pin(play(stage, show, tally)),
 };
 
 async fn play(stage: &mut Stage, show: &mut Show, tally: &mut Tally) -> Result<Vec<Finding>, StoryError> {
     set(&stage.refuses_to_start(Cluster::South), true)?;
     let before = tally.epoch();
-    let policy =
-        ShutdownPolicy { grace_period: wire(GRACE), start_timeout: wire(START_TIMEOUT), ..ShutdownPolicy::default() };
-    let follower = migrate(stage, Cluster::North, Cluster::South, policy).await?;
-    let operation = follower.to_end(stage, show).await?;
+    let follower = migrate(stage, Cluster::North, Cluster::South, policy(GRACE)).await?;
+    let operation = follower.follow_out(stage, show).await?;
     set(&stage.refuses_to_start(Cluster::South), false)?;
     tally.rollbacks += 1;
     tally.succeeded_by(&operation);

@@ -11,11 +11,9 @@ use crate::story::stage::{Cluster, Stage};
 
 pub(super) const SCENE: Scene = Scene {
     title: "Start everything",
-    why: &[
-        "The ledger keeps its entries in memory and saves them only when it is told to",
-        "stop. Kill it, and what it acknowledged is gone; run it twice, and two copies",
-        "write at once. So it starts with a permission only, the epoch.",
-    ],
+    why: "The ledger keeps its entries in memory and saves them only when it is told to stop. Kill it, and what it \
+          acknowledged is gone; run it twice, and two copies write at once. So it starts with a permission only, the \
+          epoch.",
     play: |stage, show, tally| Box::pin(play(stage, show, tally)),
 };
 

@@ -4,7 +4,8 @@
 //! or the network, it tries again, and the application notices nothing of it. It decides nothing about the application.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::stream::StreamExt as _;
@@ -12,7 +13,7 @@ use quiesce_runtime::drain;
 use quiesce_runtime::telemetry::chain;
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -62,11 +63,7 @@ pub(crate) async fn bind(address: &str) -> Result<(Listener, String), BindError>
     let failed = |source| BindError { address: address.to_owned(), source };
     if let Some(path) = address.strip_prefix("unix:") {
         let path = PathBuf::from(path);
-        // Left by an agent that was killed; a living one holds the lock of the state directory.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            Ok(()) | Err(_) => {}
-        }
+        clear_away(&path).await.map_err(failed)?;
         // The mode is the credential, so there must be no moment with another one.
         let before = umask(Mode::from_raw_mode(0o177));
         let bound = UnixListener::bind(&path);
@@ -76,6 +73,24 @@ pub(crate) async fn bind(address: &str) -> Result<(Listener, String), BindError>
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((Listener::Tcp(listener), bound.to_string()))
+}
+
+/// Removes the socket that an agent left when it was killed. What is no socket, and one that somebody listens on, stays:
+/// then the address was a mistake.
+async fn clear_away(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is not a socket"));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there")),
+        Err(error) => Err(error),
+    }
 }
 
 /// Everything the link needs.
@@ -220,5 +235,28 @@ impl Link {
 fn log_served(served: Result<(), ServeError>) {
     if let Err(error) = served {
         error!(error = %chain(&error), "serving the hook failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_listens_on_gives_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hook.sock");
+        let address = format!("unix:{}", path.display());
+        std::fs::write(&path, "precious").unwrap();
+        bind(&address).await.unwrap_err();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_file(&path).unwrap();
+
+        let (living, _) = bind(&address).await.unwrap();
+        bind(&address).await.unwrap_err();
+        UnixStream::connect(&path).await.unwrap();
+        drop(living);
+        assert!(path.exists(), "left as by an agent that was killed");
+        bind(&address).await.unwrap();
     }
 }

@@ -1,3 +1,5 @@
+//! What a journal keeps over restarts, and what it refuses to open.
+
 use super::*;
 
 fn directory() -> tempfile::TempDir {

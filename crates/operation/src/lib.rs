@@ -22,6 +22,7 @@ pub mod id;
 pub mod member;
 pub mod moment;
 pub mod operation;
+mod pace;
 pub mod policy;
 pub mod report;
 pub mod request;

@@ -9,6 +9,7 @@ use minicbor::{Decode, Encode};
 use crate::failure::Failure;
 use crate::id::{ClusterId, InstanceId};
 use crate::moment::Moment;
+use crate::pace::Pace;
 use crate::policy::Policy;
 use crate::report::{Capabilities, StopReport};
 use crate::request::Registered;
@@ -23,9 +24,6 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(36);
 /// How long a hook that is heard again after a recovery has for the report behind the first, before an old deadline is
 /// judged: the first one may just repeat how things stood.
 pub(crate) const FINISH_SPEAKING: Duration = Duration::from_secs(1);
-/// Shortest time between two progress events of one instance that differ in text only: what a person can follow, and a
-/// bound on what a chatty hook can make the store write.
-pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A call that broke and will be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -208,9 +206,9 @@ pub struct Member {
     /// Whether the hook has been told what becomes of it.
     #[n(11)]
     pub concluded: bool,
-    /// When the last progress was published; forgotten over a restart.
+    /// What was shown of its progress; forgotten over a restart.
     #[cbor(skip)]
-    pub(crate) published: Option<Moment>,
+    pub(crate) pace: Pace,
     /// When withheld progress is due.
     #[cbor(skip)]
     pub(crate) progress_due: Option<Moment>,
@@ -237,7 +235,7 @@ impl Member {
             told: false,
             failure: None,
             concluded: false,
-            published: None,
+            pace: Pace::default(),
             progress_due: None,
             judge_not_before: None,
         }

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::id::{ClusterId, InstanceId};
 use crate::member::{Again, Probing};
 use crate::moment::Moment;
+use crate::pace::Pace;
 use crate::report::{Capabilities, StartReport};
 
 /// Where the start of one instance stands.
@@ -71,9 +72,9 @@ pub struct StartMember {
     /// What went wrong.
     #[n(10)]
     pub failure: Option<Failure>,
-    /// When the last progress was published; forgotten over a restart.
+    /// What was shown of its progress; forgotten over a restart.
     #[cbor(skip)]
-    pub(crate) published: Option<Moment>,
+    pub(crate) pace: Pace,
 }
 
 impl StartMember {
@@ -92,7 +93,7 @@ impl StartMember {
             ordered: None,
             report: None,
             failure: None,
-            published: None,
+            pace: Pace::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Operation, Slot, State};
 use crate::failure::{Failure, Reason};
 use crate::id::InstanceId;
-use crate::member::{Again, FINISH_SPEAKING, PROGRESS_INTERVAL, Probing, Run};
+use crate::member::{Again, FINISH_SPEAKING, Probing, Run};
 use crate::moment::Moment;
 use crate::report::{CallError, CallErrorClass, StopOutcome, StopPhase, StopReport, StopResult};
 use crate::step::{Effect, EventKind, Step};
@@ -80,7 +80,6 @@ impl Operation {
     /// Stores a report and publishes it, at once or a little later.
     fn note_report(&mut self, now: Moment, slot: Slot, report: StopReport, step: &mut Step) {
         let member = self.at_mut(slot);
-        let published = member.published;
         let Some(shutdown) = member.shutdown.as_mut() else { return };
         let first = shutdown.accepted.is_none();
         shutdown.accepted.get_or_insert(now);
@@ -100,10 +99,10 @@ impl Operation {
         if is_result || !news {
             return;
         }
-        if first || phase_moved || published.is_none_or(|at| at + PROGRESS_INTERVAL <= now) {
+        let due = self.at(slot).pace.next(now);
+        if first || phase_moved || due.is_none() {
             self.publish(now, slot, step);
         } else {
-            let due = published.map(|at| at + PROGRESS_INTERVAL);
             self.at_mut(slot).progress_due = due;
         }
     }
@@ -111,7 +110,7 @@ impl Operation {
     /// Shows the latest report to watchers.
     pub(super) fn publish(&mut self, now: Moment, slot: Slot, step: &mut Step) {
         let member = self.at_mut(slot);
-        member.published = Some(now);
+        member.pace.show(now);
         member.progress_due = None;
         let instance = member.instance.clone();
         let report = member.shutdown.as_ref().and_then(|shutdown| shutdown.report.as_ref());

@@ -3,7 +3,7 @@
 use super::{Operation, State};
 use crate::failure::{Failure, Reason};
 use crate::id::InstanceId;
-use crate::member::{Again, PROGRESS_INTERVAL};
+use crate::member::Again;
 use crate::moment::Moment;
 use crate::report::{CallError, CallErrorClass, StartReport};
 use crate::start::{StartMember, StartRun};
@@ -125,9 +125,8 @@ impl Operation {
                 self.fail_start(now, index, Reason::StartFailed, message, step);
             }
             None => {
-                let due = start.published.is_none_or(|at| at + PROGRESS_INTERVAL <= now);
-                if news && (phase_moved || due) {
-                    start.published = Some(now);
+                if news && (phase_moved || start.pace.next(now).is_none()) {
+                    start.pace.show(now);
                     self.emit(now, EventKind::Progress, Some(instance.clone()), None, &text, step);
                     if let Some(event) = step.events.last_mut() {
                         event.start = true;

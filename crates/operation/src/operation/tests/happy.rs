@@ -37,6 +37,17 @@ fn a_deletion_ends_with_the_application_removed() {
 }
 
 #[test]
+fn what_is_said_in_the_moment_before_the_end_is_shown() {
+    let mut world = World::deletion(Policy::built_in()).until_stopping();
+    world.says("a-0", report(1, StopPhase::Stopping));
+    let last_words = StopReport { message: "saving the snapshot".to_owned(), ..report(2, StopPhase::Stopping) };
+    world.says("a-0", last_words);
+    world.ends("a-0", 3, StopOutcome::Stopped);
+    let mut progress = world.events.iter().filter(|event| event.kind == EventKind::Progress);
+    assert!(progress.any(|event| event.message == "saving the snapshot"), "{:#?}", world.events);
+}
+
+#[test]
 fn lower_stop_orders_stop_first_and_start_last() {
     let mut world = World::new(
         request(Kind::Migrate),

@@ -92,6 +92,9 @@ pub(crate) enum Problem {
     StartNotPermitted { instance: String, why: String, cluster: ClusterId, operation: Option<OperationId> },
     #[error("another agent serves {0}")]
     InstanceInUse(String),
+    /// It is to be forgotten, and its hook says that it runs.
+    #[error("{0} is not gone: its hook answers, and does not say that the application has stopped")]
+    InstanceRuns(String),
     #[error("the completion token is not that of this shutdown")]
     CompletionTokenInvalid,
     #[error("the shutdown of this completion token is over")]
@@ -236,7 +239,7 @@ fn row(problem: &Problem) -> Option<Row> {
                 None => row,
             }
         }
-        Problem::InstanceInUse(instance) => {
+        Problem::InstanceInUse(instance) | Problem::InstanceRuns(instance) => {
             unmet(R::InstanceInUse).about(instance).with("instance", instance).pause(PAUSE)
         }
         Problem::CompletionTokenInvalid => Row::new(Code::PermissionDenied, R::CompletionTokenInvalid),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use quiesce_operation::report::AppState;
 use quiesce_operation::{ApplicationId, ClusterId, InstanceId, Kind, Moment, OperationId, StateName};
 use quiesce_store::{Batch, Expect};
 use tracing::info;
 
 use super::{ApplicationDraft, Registry, TRIES, contended};
 use crate::convert;
+use crate::hooks::HookInfo;
 use crate::records::{
     Admission, ApplicationRecord, Connect, InstanceRecord, OperationRecord, Stored, TombstoneRecord, application_key,
     instance_key, load, operation_key, put, tombstone_key,
@@ -153,7 +155,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Forgets an instance, and tells the hooks.
+    /// Forgets an instance, and tells the hooks. One whose hook says that a copy runs is not gone: forgetting it would
+    /// forget the permission it runs under.
     pub(crate) async fn deregister(&self, application: &ApplicationId, instance: &InstanceId) -> Result<(), Problem> {
         for _ in 0..TRIES {
             let key = instance_key(application, instance);
@@ -168,6 +171,11 @@ impl Registry {
                 let expect = home.unchanged();
                 let record = ApplicationRecord { updated: convert::now(&*self.clock), ..home.record };
                 batch = put(batch.expect(home_key.clone(), expect), home_key, &record);
+            }
+            let presence = self.presence(application, instance);
+            let runs = |info: &HookInfo| !matches!(info.app_state, AppState::Stopped | AppState::Held);
+            if presence.connected && presence.info.as_ref().is_none_or(runs) {
+                return Err(Problem::InstanceRuns(convert::instance_name(application, instance)));
             }
             if self.commit(batch).await?.is_some() {
                 self.hooks.forgotten(application, instance);

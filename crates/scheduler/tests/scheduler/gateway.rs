@@ -76,6 +76,24 @@ async fn while_it_stops_only_known_instances_register() {
     expect_error(refused, Code::FailedPrecondition, "INSTANCE_IN_USE");
     hook.play(|script| script.stop = Stop::AtOnce);
     world.operation_is(&operation.name, State::Succeeded).await;
+    hook.play(|script| script.app = v1::hook_info::AppState::Held);
+    world.register(ONE, "a", &hook).await.unwrap();
+    world.instance_is(ONE, v1::instance::State::Held).await;
+    world.gateway.deregister_instance(deregister).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_runs_a_copy_is_not_forgotten() {
+    let mut world = World::start().await;
+    let hook = world.populated("shop", Stop::AtOnce).await;
+    let deregister = v1::DeregisterInstanceRequest { name: ONE.to_owned() };
+    let refused = world.gateway.deregister_instance(deregister.clone()).await;
+    expect_error(refused, Code::FailedPrecondition, "INSTANCE_IN_USE");
+    world.instance_is(ONE, v1::instance::State::Ready).await;
+    hook.play(|script| script.app = v1::hook_info::AppState::Stopped);
+    world.register(ONE, "a", &hook).await.unwrap();
+    world.instance_is(ONE, v1::instance::State::Stopped).await;
     world.gateway.deregister_instance(deregister).await.unwrap();
     world.stop().await;
 }

@@ -1,4 +1,5 @@
-//! One port for both: HTTP/2 of callers, and agents that dial in. The first byte tells them apart, without taking it.
+//! One port for both: HTTP/2 of callers, and agents that dial in. The first byte tells them apart; whoever has not said
+//! in time and in full what it wants is sent away.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use quiesce_runtime::drain;
 use quiesce_runtime::tasks::Tasks;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -19,14 +20,17 @@ use crate::attach::Attachments;
 
 /// Most connections at the same time, agents included. Each may cost some tens of KiB.
 const CONNECTIONS_MAX: usize = 4096;
-/// How long a connection may be silent before its first byte: clients speak at once.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take for its first byte, and for its preface: clients send it with the first packet. Behind
+/// it keep-alives find out who is gone.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that wait for the HTTP/2 server; it takes them as fast as it can be scheduled.
 const WAITING_MAX: usize = 64;
 /// Pause after a failed accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a line of `QUIESCE/1 ATTACH` begins with; HTTP/2 begins with `P`.
+/// What a line of `QUIESCE/1 ATTACH` begins with.
 const ATTACH: u8 = b'Q';
+/// What HTTP/2 begins with.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Sender = mpsc::Sender<io::Result<Connection>>;
 
@@ -71,7 +75,7 @@ impl Accepting {
             let (attachments, connections, drain) =
                 (self.attachments.clone(), self.connections.clone(), self.drain.clone());
             self.tasks.spawn("connection", async move {
-                let connection = Connection { stream, _permit: permit };
+                let connection = Connection { stream, taken: &[], _permit: permit };
                 tokio::select! {
                     () = sort(connection, peer, attachments, connections) => {}
                     () = drain.signaled() => {}
@@ -82,16 +86,21 @@ impl Accepting {
 }
 
 /// Brings a connection to whom it wants to speak to.
-async fn sort(connection: Connection, peer: std::net::SocketAddr, attachments: Attachments, connections: Sender) {
+async fn sort(mut connection: Connection, peer: std::net::SocketAddr, attachments: Attachments, connections: Sender) {
     let mut first = [0];
-    match timeout(FIRST_BYTE_TIMEOUT, connection.stream.peek(&mut first)).await {
+    match timeout(PREFACE_TIMEOUT, connection.stream.peek(&mut first)).await {
         Ok(Ok(0)) => {}
         Ok(Ok(_)) if first[0] == ATTACH => Box::pin(attachments.attach(connection, peer)).await,
-        Ok(Ok(_)) => {
-            if connections.send(Ok(connection)).await.is_err() {
-                debug!(%peer, "a connection came after the end");
+        Ok(Ok(_)) => match timeout(PREFACE_TIMEOUT, connection.take_preface()).await {
+            Ok(Ok(true)) => {
+                if connections.send(Ok(connection)).await.is_err() {
+                    debug!(%peer, "a connection came after the end");
+                }
             }
-        }
+            Ok(Ok(false)) => debug!(%peer, "a connection speaks neither HTTP/2 nor ours and is closed"),
+            Ok(Err(error)) => debug!(%peer, %error, "a connection broke within its preface"),
+            Err(_) => debug!(%peer, "a connection did not finish its preface and is closed"),
+        },
         Ok(Err(error)) => debug!(%peer, %error, "a connection broke before its first byte"),
         Err(_) => debug!(%peer, "a connection was silent and is closed"),
     }
@@ -101,7 +110,19 @@ async fn sort(connection: Connection, peer: std::net::SocketAddr, attachments: A
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Taken from the stream already, and read again first.
+    taken: &'static [u8],
     _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Whether it begins as HTTP/2 does.
+    async fn take_preface(&mut self) -> io::Result<bool> {
+        let mut found = [0; PREFACE.len()];
+        self.stream.read_exact(&mut found).await?;
+        self.taken = PREFACE;
+        Ok(found == *PREFACE)
+    }
 }
 
 impl Connected for Connection {
@@ -114,7 +135,13 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if self.taken.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let (now, later) = self.taken.split_at(self.taken.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.taken = later;
+        Poll::Ready(Ok(()))
     }
 }
 

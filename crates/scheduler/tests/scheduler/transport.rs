@@ -97,3 +97,24 @@ async fn a_wrong_attach_token_is_told_so_on_the_same_port() {
     assert_eq!(answer, "QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID\r\n");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn whoever_does_not_say_what_it_wants_is_sent_away() {
+    let world = World::start().await;
+    let answers =
+        [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n", b"GET / HTTP/1.1\r\nHost: scheduler\r\n\r\n"].map(|begin| {
+            let address = world.address;
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(begin).await.unwrap();
+                let mut answer = Vec::new();
+                // Closing with bytes unread may show as a reset.
+                let _ended = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("closed");
+                answer
+            })
+        });
+    for answer in answers {
+        assert!(answer.await.unwrap().is_empty());
+    }
+    world.stop().await;
+}

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use quiesce_operation::{ApplicationId, ClusterId, InstanceId, NameError, OperationId, Placement, Policy};
+use quiesce_operation::{
+    ApplicationId, ClusterId, InstanceId, NameError, OperationId, Placement, Policy, PolicyOverrides,
+};
 use quiesce_protocol::v1;
 
 use crate::convert::report::{MESSAGE_MAX, TEXT_MAX};
@@ -44,10 +46,11 @@ impl Violations {
         Self::default()
     }
 
-    /// Notes one.
+    /// Notes one; the same one once.
     pub(crate) fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        if self.found.len() < VIOLATIONS_MAX {
-            self.found.push(Violation { field: field.into(), description: description.into() });
+        let violation = Violation { field: field.into(), description: description.into() };
+        if self.found.len() < VIOLATIONS_MAX && !self.found.contains(&violation) {
+            self.found.push(violation);
         }
     }
 
@@ -254,6 +257,15 @@ impl Violations {
                 None
             }
         }
+    }
+
+    /// The bounds of what a request sets of a policy, so that they are reported beside everything else that is wrong
+    /// with it. How the backoffs fit to inherited ones shows in the merged policy only.
+    pub(crate) fn overrides(&mut self, field: &str, given: &PolicyOverrides) {
+        let mut alone = given.clone();
+        alone.initial_backoff = given.initial_backoff.or(given.max_backoff);
+        alone.max_backoff = given.max_backoff.or(given.initial_backoff);
+        self.policy(field, &Policy::built_in().with(&alone));
     }
 
     /// The bounds of a merged policy; violations are reported under `field`.

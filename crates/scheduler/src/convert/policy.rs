@@ -10,8 +10,8 @@ use super::report::{evidence_from_wire, evidence_to_wire};
 use super::{duration_to_wire, int};
 use crate::validate::Violations;
 
-/// The set fields of `policy`; what cannot be expressed is noted under `field`. Bounds are checked on the merged
-/// policy, not here.
+/// The set fields of `policy`; what cannot be expressed or is out of bounds whatever it is merged with is noted under
+/// `field`.
 pub(crate) fn overrides_from_wire(
     policy: Option<&v1::ShutdownPolicy>,
     field: &str,
@@ -60,6 +60,7 @@ pub(crate) fn overrides_from_wire(
     if !policy.parameters.is_empty() {
         found.parameters = Some(bad.map(&format!("{field}.parameters"), &policy.parameters));
     }
+    bad.overrides(field, &found);
     found
 }
 
@@ -143,5 +144,37 @@ fn strategy_to_wire(strategy: FailureStrategy) -> v1::FailureStrategy {
     match strategy {
         FailureStrategy::GiveUp => v1::FailureStrategy::GiveUp,
         FailureStrategy::Force => v1::FailureStrategy::Force,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Problem;
+
+    fn violations(policy: v1::ShutdownPolicy) -> Vec<String> {
+        let mut bad = Violations::new();
+        overrides_from_wire(Some(&policy), "policy", &mut bad);
+        match bad.check() {
+            Ok(()) => Vec::new(),
+            Err(Problem::InvalidFields(found)) => found.into_iter().map(|violation| violation.field).collect(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_expressed_hides_nothing_that_is_out_of_bounds() {
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let retry = v1::RetryPolicy { max_attempts: Some(500), ..Default::default() };
+        let policy = v1::ShutdownPolicy {
+            grace_period: seconds(-1),
+            start_timeout: seconds(0),
+            retry: Some(retry),
+            ..Default::default()
+        };
+        assert_eq!(violations(policy), ["policy.grace_period", "policy.start_timeout", "policy.retry.max_attempts"]);
+        // It may fit to what is inherited.
+        let retry = v1::RetryPolicy { initial_backoff: seconds(3600), ..Default::default() };
+        assert!(violations(v1::ShutdownPolicy { retry: Some(retry), ..Default::default() }).is_empty());
     }
 }

@@ -12,12 +12,13 @@ use crate::status::Problem;
 const RESTRICTIONS_MAX: usize = 32;
 
 /// What a field holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum FieldType {
     /// Any text. A resource name also matches by its last part.
     Text,
-    /// One of some words. They are compared without the prefix the wire gives them, such as `STATE_`.
-    Enum(&'static str),
+    /// One of some words, which the second part knows. They are compared without the prefix the wire gives them, such
+    /// as `STATE_`.
+    Enum(&'static str, fn(&str) -> bool),
     /// `true` or `false`.
     Bool,
     /// A point in time.
@@ -242,11 +243,16 @@ impl Parser<'_> {
                 check_prefix(prefix, op, op_at)?;
                 Test::Text { op, value, prefix }
             }
-            FieldType::Enum(strip) => {
+            FieldType::Enum(strip, is_known) => {
                 if prefix || !op.is_equality() {
                     return Err(wrong(op_at, "this field knows = and != with a whole word"));
                 }
-                Test::Enum { op, value: bare(&value.to_ascii_uppercase(), strip).to_owned(), strip }
+                let word = value.to_ascii_uppercase();
+                let word = bare(&word, strip);
+                if !is_known(&format!("{strip}{word}")) {
+                    return Err(wrong(value_at, &format!("`{value}` is not a value of {name}")));
+                }
+                Test::Enum { op, value: word.to_owned(), strip }
             }
             FieldType::Bool => match (value.as_str(), op.is_equality()) {
                 ("true", true) => Test::Bool { op, value: true },
@@ -333,7 +339,7 @@ mod tests {
     impl Filterable for Thing {
         const FIELDS: &'static [(&'static str, FieldType)] = &[
             ("name", FieldType::Text),
-            ("state", FieldType::Enum("STATE_")),
+            ("state", FieldType::Enum("STATE_", |word| ["STATE_ACTIVE", "STATE_DEGRADED"].contains(&word))),
             ("done", FieldType::Bool),
             ("create_time", FieldType::Time),
             ("end_time", FieldType::Time),
@@ -360,7 +366,7 @@ mod tests {
     }
 
     fn position(text: &str) -> usize {
-        match Filter::parse::<Thing>(text, &["state"]) {
+        match Filter::parse::<Thing>(text, &["end_time"]) {
             Err(Problem::InvalidFilter { position, .. }) => position,
             other => panic!("{text}: {other:?}"),
         }
@@ -411,7 +417,9 @@ mod tests {
     fn a_bad_filter_says_where() {
         for (text, at) in [
             ("nome = x", 0),
-            ("state = DEGRADED", 0),
+            ("end_time < 2100-01-01T00:00:00Z", 0),
+            ("state = DEGRADING", 8),
+            ("done = false AND state != STATE_", 26),
             ("name", 4),
             ("name = ", 7),
             ("name = x OR name = y", 9),

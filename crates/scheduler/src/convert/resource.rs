@@ -165,8 +165,8 @@ impl Filterable for v1::Application {
     const FIELDS: &'static [(&'static str, FieldType)] = &[
         ("name", FieldType::Text),
         ("cluster", FieldType::Text),
-        ("placement", FieldType::Enum("")),
-        ("state", FieldType::Enum("STATE_")),
+        ("placement", FieldType::Enum("", |word| ["AGENTS", "EXTERNAL"].contains(&word))),
+        ("state", FieldType::Enum("STATE_", |word| WireApplicationState::from_str_name(word).is_some())),
         ("create_time", FieldType::Time),
     ];
 
@@ -193,8 +193,8 @@ impl Filterable for v1::Instance {
     const FIELDS: &'static [(&'static str, FieldType)] = &[
         ("name", FieldType::Text),
         ("cluster", FieldType::Text),
-        ("state", FieldType::Enum("STATE_")),
-        ("connect_mode", FieldType::Enum("CONNECT_MODE_")),
+        ("state", FieldType::Enum("STATE_", |word| WireInstanceState::from_str_name(word).is_some())),
+        ("connect_mode", FieldType::Enum("CONNECT_MODE_", |word| ConnectMode::from_str_name(word).is_some())),
     ];
 
     fn value(&self, field: &str) -> Value<'_> {
@@ -230,8 +230,8 @@ impl Filterable for v1::Operation {
     const FIELDS: &'static [(&'static str, FieldType)] = &[
         ("name", FieldType::Text),
         ("application", FieldType::Text),
-        ("kind", FieldType::Enum("OPERATION_KIND_")),
-        ("state", FieldType::Enum("STATE_")),
+        ("kind", FieldType::Enum("OPERATION_KIND_", |word| v1::OperationKind::from_str_name(word).is_some())),
+        ("state", FieldType::Enum("STATE_", |word| v1::operation::State::from_str_name(word).is_some())),
         ("done", FieldType::Bool),
         ("source_cluster", FieldType::Text),
         ("target_cluster", FieldType::Text),

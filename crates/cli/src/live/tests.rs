@@ -224,3 +224,14 @@ fn the_log_has_one_greppable_line_for_each_event() {
 "
     );
 }
+
+#[test]
+fn a_failure_names_its_instance_once() {
+    let failure = Failure {
+        reason: failure::Reason::HookUnreachable.into(),
+        instance: "applications/db/instances/a-1".to_owned(),
+        message: "a-1: its hook could not be reached for 10s".to_owned(),
+        ..Failure::default()
+    };
+    assert_eq!(view::describe_failure(&failure), "HOOK_UNREACHABLE a-1: its hook could not be reached for 10s");
+}

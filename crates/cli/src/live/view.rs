@@ -46,8 +46,11 @@ pub(crate) fn describe_failure(failure: &Failure) -> String {
         line.push_str(name::leaf(&failure.instance));
     }
     if !failure.message.is_empty() {
+        // A message may begin with the instance that was named just now.
+        let about = format!("{}: ", name::leaf(&failure.instance));
+        let message = failure.message.strip_prefix(&about).unwrap_or(&failure.message);
         line.push_str(": ");
-        line.push_str(&text::clean(&failure.message));
+        line.push_str(&text::clean(message));
     }
     line
 }

@@ -89,7 +89,7 @@ enum StoryError {
     Ask(#[from] AskError),
     #[error("there is no {0} in this scene")]
     Absent(&'static str),
-    #[error("the process {name} has ended before its time")]
+    #[error("the child {name} has ended before its time")]
     Gone { name: &'static str },
     #[error("{name} did not end within {} s", limit.as_secs())]
     DidNotEnd { name: &'static str, limit: Duration },

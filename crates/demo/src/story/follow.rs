@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 use quiesce_protocol::v1::{
-    GetOperationRequest, InstanceShutdown, InstanceStart, Operation, OperationEvent, StartPhase, WatchOperationRequest,
-    WatchOperationResponse, operation, operation_event, stop_result,
+    GetOperationRequest, InstanceShutdown, InstanceStart, Operation, OperationEvent, OperationKind, StartPhase,
+    WatchOperationRequest, WatchOperationResponse, operation, operation_event, stop_result,
 };
 use quiesce_runtime::clock::wall_now;
 use tokio::time::{Instant, sleep, timeout};
@@ -53,6 +53,8 @@ pub(super) struct Follower {
     /// Whether its end was heard.
     over: bool,
     lost: bool,
+    /// Both agents have to live as long as the operation runs; a deletion lets them go.
+    agents_stay: bool,
 }
 
 impl Follower {
@@ -70,6 +72,7 @@ impl Follower {
             extended: 0,
             over: false,
             lost: false,
+            agents_stay: operation.kind() == OperationKind::Migrate,
         }
     }
 
@@ -110,6 +113,9 @@ impl Follower {
 
     async fn next(&mut self, stage: &Stage, show: &mut Show) -> Result<OperationEvent, StoryError> {
         loop {
+            if self.agents_stay {
+                stage.expect_agents()?;
+            }
             let Some(stream) = &mut self.stream else {
                 self.open(stage, show).await?;
                 continue;

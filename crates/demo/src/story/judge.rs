@@ -84,7 +84,8 @@ pub(super) fn proven_end(operation: &Operation) -> Finding {
         && result.outcome() == stop_result::Outcome::Stopped
         && result.evidence() == Evidence::GroupEmpty
         && result.clean == Some(true);
-    Finding::of(good, format!("the old copy ended, verified: {exit}, evidence {evidence}"))
+    let how = if good { "ended, verified" } else { "did not end as it should" };
+    Finding::of(good, format!("the old copy {how}: {exit}, evidence {evidence}"))
 }
 
 /// The new copy said itself that it serves.

@@ -248,9 +248,7 @@ impl Stage {
             if let Some(instance) = answer.and_then(|answer| answer.instance).filter(|found| found.state() == state) {
                 return Ok(instance);
             }
-            if !self.site(cluster).agent.as_ref().is_some_and(Process::is_alive) {
-                return Err(StoryError::Gone { name: cluster.name() });
-            }
+            self.expect_agent(cluster)?;
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -281,12 +279,25 @@ impl Stage {
         tokio::select! {
             // The sender lives in the load, and the load on this stage.
             enough = enough => enough.map(drop).map_err(|_| StoryError::Absent("client")),
-            () = self.agent_is_gone(cluster) => Err(StoryError::Gone { name: cluster.name() }),
+            gone = self.agent_is_gone(cluster) => Err(gone),
         }
     }
 
-    async fn agent_is_gone(&self, cluster: Cluster) {
-        while self.site(cluster).agent.as_ref().is_some_and(Process::is_alive) {
+    /// Both agents run, or the story is over.
+    pub(super) fn expect_agents(&self) -> Result<(), StoryError> {
+        Cluster::BOTH.into_iter().try_for_each(|cluster| self.expect_agent(cluster))
+    }
+
+    fn expect_agent(&self, cluster: Cluster) -> Result<(), StoryError> {
+        let runs = self.site(cluster).agent.as_ref().is_some_and(Process::is_alive);
+        runs.then_some(()).ok_or(StoryError::Gone { name: cluster.name() })
+    }
+
+    async fn agent_is_gone(&self, cluster: Cluster) -> StoryError {
+        loop {
+            if let Err(gone) = self.expect_agent(cluster) {
+                return gone;
+            }
             sleep(LOOK_AGAIN).await;
         }
     }

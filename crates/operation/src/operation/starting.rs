@@ -121,7 +121,7 @@ impl Operation {
                     (None, Some(signal)) => format!("it ended by signal {signal}"),
                     (None, None) => "it did not come up".to_owned(),
                 };
-                let message = if result.message.is_empty() { how } else { format!("{how}: {}", result.message) };
+                let message = if result.message.is_empty() { how } else { result.message };
                 self.fail_start(now, index, Reason::StartFailed, message, step);
             }
             None => {

@@ -445,7 +445,8 @@ impl Operation {
 
     /// Whether a missing proof may be overridden.
     fn may_skip_proof(&self) -> bool {
-        self.request.force || (self.policy.allow_unverified && self.policy.failure_strategy == FailureStrategy::Force)
+        let kills = self.forced || self.policy.failure_strategy == FailureStrategy::Force;
+        self.request.force || (self.policy.allow_unverified && kills)
     }
 
     fn was_told(&self) -> bool {

@@ -99,7 +99,9 @@ impl Operation {
             StartRun::Failed if start.rollback && going_back && ready => {}
             StartRun::Waiting | StartRun::Ready | StartRun::Failed => return,
         }
-        if start.report.as_ref().is_some_and(|last| report.sequence < last.sequence || report.phase < last.phase) {
+        // A start has one result, so it is never an old one. A hook that was restarted in between may count from 1 again.
+        let is_old = |last: &StartReport| report.sequence < last.sequence || report.phase < last.phase;
+        if report.result.is_none() && start.report.as_ref().is_some_and(is_old) {
             return;
         }
         let news =

@@ -74,17 +74,19 @@ fn allow_unverified_stands_in_for_missing_proof_but_not_for_a_live_application()
 
 #[test]
 fn who_allows_it_in_a_retry_answers_for_it() {
-    let mut world = World::deletion(once(FailureStrategy::Force)).until_stopping();
-    world.pass(secs(20));
-    let bob = Caller { identity: "bob".to_owned(), reason: "the host burnt down".to_owned() };
-    let overrides = PolicyOverrides { allow_unverified: Some(true), ..PolicyOverrides::default() };
-    let step = world.operation.retry(world.now, &bob, true, &overrides).unwrap();
-    world.take(step);
-    world.feed(Input::Begin);
-    world.pass(secs(10));
-    assert_eq!(world.state(), StateName::Succeeded);
-    let used = world.operation.overrides().last().unwrap();
-    assert_eq!((used.requester.as_str(), used.instance.clone()), ("bob", Some(id("a-0"))));
+    for strategy in [FailureStrategy::Force, FailureStrategy::GiveUp] {
+        let mut world = World::deletion(once(strategy)).until_stopping();
+        world.pass(secs(20));
+        let bob = Caller { identity: "bob".to_owned(), reason: "the host burnt down".to_owned() };
+        let overrides = PolicyOverrides { allow_unverified: Some(true), ..PolicyOverrides::default() };
+        let step = world.operation.retry(world.now, &bob, true, &overrides).unwrap();
+        world.take(step);
+        world.feed(Input::Begin);
+        world.pass(secs(10));
+        assert_eq!(world.state(), StateName::Succeeded);
+        let used = world.operation.overrides().last().unwrap();
+        assert_eq!((used.requester.as_str(), used.instance.clone()), ("bob", Some(id("a-0"))));
+    }
 }
 
 #[test]

@@ -92,6 +92,17 @@ fn a_source_nobody_can_tell_of_is_joined_under_its_own_epoch_and_may_come_up_lat
 }
 
 #[test]
+fn a_target_whose_hook_counts_anew_behind_a_restart_has_come_up() {
+    let mut world = starting();
+    let epoch = world.start_of("b-0");
+    let message = "loading".to_owned();
+    let report = StartReport { sequence: 5, phase: StartPhase::Starting, message, report_time: None, result: None };
+    world.feed(Input::StartReported { instance: id("b-0"), epoch, report });
+    world.starts("b-0", true);
+    assert_eq!(world.state(), StateName::Finalizing);
+}
+
+#[test]
 fn a_target_that_reports_late_is_stopped_all_the_same() {
     let mut world = starting();
     world.pass(secs(120));

@@ -195,7 +195,7 @@ impl World {
                 self.command(|operation, now| {
                     let overrides = PolicyOverrides {
                         allow_unverified: unverified.then_some(true),
-                        failure_strategy: unverified.then_some(FailureStrategy::Force),
+                        failure_strategy: (unverified && !force).then_some(FailureStrategy::Force),
                         ..PolicyOverrides::default()
                     };
                     operation.retry(now, &caller(), force, &overrides)
@@ -415,7 +415,8 @@ impl World {
                 && self.excused.insert(instance.clone())
             {
                 let policy = self.operation.policy();
-                let by_policy = policy.allow_unverified && policy.failure_strategy == FailureStrategy::Force;
+                let kills = self.may_kill || policy.failure_strategy == FailureStrategy::Force;
+                let by_policy = policy.allow_unverified && kills;
                 assert!(by_policy || self.operation.request().force, "nobody has allowed to go on without {instance}");
             }
         }

@@ -73,7 +73,9 @@ impl Operation {
             )
             | None => "See to the cause, then",
         };
-        let force = if self.policy.failure_strategy == FailureStrategy::Force {
+        let force = if reason.is_some_and(Reason::is_missing_proof) {
+            format!("If you know that it has ended: quiesce retry {id} --force --allow-unverified")
+        } else if self.policy.failure_strategy == FailureStrategy::Force {
             format!("To delete it without proof: quiesce delete {application} --force")
         } else {
             format!("To kill it: quiesce retry {id} --force")

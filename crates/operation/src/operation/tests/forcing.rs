@@ -77,6 +77,7 @@ fn who_allows_it_in_a_retry_answers_for_it() {
     for strategy in [FailureStrategy::Force, FailureStrategy::GiveUp] {
         let mut world = World::deletion(once(strategy)).until_stopping();
         world.pass(secs(20));
+        assert!(world.operation.advice().contains("--force --allow-unverified"), "{}", world.operation.advice());
         let bob = Caller { identity: "bob".to_owned(), reason: "the host burnt down".to_owned() };
         let overrides = PolicyOverrides { allow_unverified: Some(true), ..PolicyOverrides::default() };
         let step = world.operation.retry(world.now, &bob, true, &overrides).unwrap();

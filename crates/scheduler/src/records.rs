@@ -8,6 +8,8 @@ mod event;
 mod operation;
 mod registry;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use minicbor::{Decode, Encode};
 use quiesce_operation::{ApplicationId, ClusterId, InstanceId, Moment, OperationId};

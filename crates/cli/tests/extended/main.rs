@@ -1,0 +1,18 @@
+//! The extended suite: real processes, real applications, real crashes.
+//!
+//! Everything is driven through the public binary and the public gRPC interface, on loopback, with ports and
+//! directories of its own. It needs more than Rust, so it hides behind the feature `extended`: `python3` for the
+//! application that misbehaves on demand, and Debian's `redis-server` and `mariadb-server`, unmodified.
+//! See `docs/testing.md`.
+
+mod census;
+mod external;
+mod instances;
+mod kills;
+mod mariadb;
+mod misbehaving;
+mod program;
+mod redis;
+mod resuming;
+mod stack;
+mod targets;

@@ -1,0 +1,324 @@
+//! A scheduler with its agents, as processes: started, crashed, started again, asked.
+
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quiesce_protocol::v1::operation::State;
+use quiesce_protocol::v1::scheduler_client::SchedulerClient;
+use quiesce_protocol::v1::{GetInstanceRequest, GetOperationRequest, Instance, Operation, instance};
+use quiesce_testkit::directory::short_temp_dir;
+use quiesce_testkit::eventually;
+use quiesce_testkit::port::FreePort;
+use quiesce_testkit::process::{Process, spawn};
+use quiesce_testkit::proxy::TcpProxy;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+
+use crate::census;
+
+/// For what takes a moment, on a machine that is busy with something else.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Lines of each process shown when a test fails.
+const TAIL: usize = 60;
+
+/// A scheduler and a directory for everything. Dropping it kills what was started here, also what escaped.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    scheduler: Option<Actor>,
+    port: FreePort,
+    directory: TempDir,
+}
+
+impl Stack {
+    pub(crate) async fn start() -> Self {
+        let mut stack = Self { scheduler: None, port: FreePort::claim(), directory: short_temp_dir() };
+        stack.start_scheduler().await;
+        stack
+    }
+
+    /// Starts the scheduler, again after a crash: same data, same port.
+    pub(crate) async fn start_scheduler(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        command
+            .args(["scheduler", "--admin-listen", "off", "--listen"])
+            .arg(format!("127.0.0.1:{}", self.port.number()))
+            .arg("--data-dir")
+            .arg(self.path("scheduler"))
+            .current_dir(self.directory.path());
+        let scheduler = Actor::start("scheduler", command);
+        scheduler.wait_for_line("operations resumed", SOON).await;
+        self.scheduler = Some(scheduler);
+    }
+
+    pub(crate) fn scheduler(&mut self) -> &mut Actor {
+        self.scheduler.as_mut().expect("the scheduler was started")
+    }
+
+    pub(crate) async fn crash_scheduler(&mut self) {
+        self.scheduler().kill_9().await;
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port.number())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A proxy in front of the scheduler; give its address to [`Agent::through`].
+    pub(crate) async fn proxy(&self) -> TcpProxy {
+        TcpProxy::start(([127, 0, 0, 1], self.port.number()).into()).await
+    }
+
+    /// An agent of application `db` that is not started yet.
+    pub(crate) fn agent(&self, cluster: &str, instance: &str) -> Agent {
+        Agent {
+            scheduler: self.url(),
+            directory: self.directory.path().to_owned(),
+            cluster: cluster.to_owned(),
+            instance: instance.to_owned(),
+            flags: Vec::new(),
+            command: Vec::new(),
+        }
+    }
+
+    /// Runs a command of the client to its end.
+    pub(crate) async fn quiesce(&self, args: &[&str]) -> Ran {
+        let mut command = self.client_command(args);
+        command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+        // Longer than any test may take; it says which command hung.
+        let output = timeout(Duration::from_secs(60), command.output()).await;
+        let output =
+            output.unwrap_or_else(|_elapsed| panic!("quiesce {args:?} does not end")).expect("the binary runs");
+        let text = |bytes| String::from_utf8(bytes).expect("output is text");
+        Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Begins an operation without following it, and returns its name.
+    pub(crate) async fn begin(&self, args: &[&str]) -> String {
+        let ran = self.quiesce(&[args, &["--detach", "-o", "json"]].concat()).await.expect(0);
+        ran.json()["name"].as_str().expect("an operation has a name").to_owned()
+    }
+
+    /// `quiesce apply` of one document.
+    pub(crate) async fn apply(&self, document: &str) {
+        let file = self.path("document.yaml");
+        std::fs::write(&file, document).expect("the directory can be written to");
+        self.quiesce(&["apply", "-f", file.to_str().expect("a path of ours is text")]).await.expect(0);
+    }
+
+    /// `quiesce watch` in the background.
+    pub(crate) fn watch(&self, args: &[&str]) -> Watch {
+        Watch(Actor::start("watch", self.client_command(&[&["watch", "-o", "json"], args].concat())))
+    }
+
+    fn client_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        command.args(args).env("QUIESCE_SCHEDULER", self.url()).current_dir(self.directory.path());
+        command
+    }
+
+    pub(crate) async fn client(&self) -> SchedulerClient<Channel> {
+        SchedulerClient::connect(self.url()).await.expect("the scheduler answers")
+    }
+
+    pub(crate) async fn operation(&self, name: &str) -> Operation {
+        let answer = self.client().await.get_operation(GetOperationRequest { name: name.to_owned() }).await;
+        answer.expect("the operation is there").into_inner().operation.expect("it is in the answer")
+    }
+
+    /// Waits until the operation is in this state. Another state in which it would rest ends the wait.
+    pub(crate) async fn reaches(&self, name: &str, state: State, limit: Duration) -> Operation {
+        let last = eventually(format!("{name} to be {state:?}"), limit, || async {
+            let now = self.operation(name).await;
+            let rests = now.done || now.state() == State::Degraded;
+            if now.state() == state || rests { Ok(now) } else { Err(format!("{:?}: {}", now.state(), now.message)) }
+        });
+        let last = last.await;
+        assert_eq!(last.state(), state, "{last:#?}");
+        last
+    }
+
+    /// Waits until the instance is known to the scheduler in this state.
+    pub(crate) async fn instance_is(&self, name: &str, state: instance::State) -> Instance {
+        let what = format!("instance {name} to be {state:?}");
+        let full = format!("applications/db/instances/{name}");
+        eventually(what, SOON, || async {
+            let mut client = self.client().await;
+            let answer = client.get_instance(GetInstanceRequest { name: full.clone() }).await;
+            let now = answer.map_err(|status| status.to_string())?.into_inner().instance.expect("it is in the answer");
+            if now.state() == state { Ok(now) } else { Err(format!("{:?}", now.state())) }
+        })
+        .await
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        drop(self.scheduler.take());
+        // Some applications overwrite the environment by which the testkit knows its processes; none leaves the
+        // directory in which it was started for one outside.
+        for pid in census::pids_below(self.directory.path()) {
+            census::kill_9(pid);
+        }
+    }
+}
+
+/// How an agent is started; the same value starts it again.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    scheduler: String,
+    directory: PathBuf,
+    cluster: String,
+    pub(crate) instance: String,
+    flags: Vec<String>,
+    command: Vec<String>,
+}
+
+impl Agent {
+    pub(crate) fn with(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    pub(crate) fn standby(self) -> Self {
+        self.with(&["--standby"])
+    }
+
+    pub(crate) fn through(mut self, proxy: &TcpProxy) -> Self {
+        self.scheduler = format!("http://{}", proxy.address());
+        self
+    }
+
+    pub(crate) fn running(mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.command = command.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub(crate) fn start(&self) -> Actor {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        command
+            .args(["agent", "--application", "db", "--cluster", &self.cluster, "--instance", &self.instance])
+            .args(["--scheduler", &self.scheduler, "--log-format", "text", "--state-dir"])
+            .arg(self.state_dir())
+            .args(&self.flags)
+            .arg("--")
+            .args(&self.command)
+            .current_dir(&self.directory);
+        Actor::start(&self.instance, command)
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.directory.join("state").join(&self.instance)
+    }
+}
+
+/// A process whose last words are shown when the test fails.
+#[derive(Debug)]
+pub(crate) struct Actor {
+    name: String,
+    process: Process,
+}
+
+impl Actor {
+    fn start(name: &str, command: Command) -> Self {
+        Self { name: name.to_owned(), process: spawn(name, command) }
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    pub(crate) async fn ends(&mut self) -> Option<i32> {
+        self.process.wait(SOON).await.code()
+    }
+}
+
+impl Deref for Actor {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Actor {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.process.lines();
+            eprintln!("---- the last lines of {}", self.name);
+            for line in &lines[lines.len().saturating_sub(TAIL)..] {
+                eprintln!("{}", line.text);
+            }
+        }
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// That it ended with this code.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {}{}", self.stdout, self.stderr))
+    }
+}
+
+/// A stream of events.
+#[derive(Debug)]
+pub(crate) struct Watch(pub(crate) Actor);
+
+impl Watch {
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let stdout = self.0.stdout();
+        stdout.lines().map(|line| serde_json::from_str(line).expect("an event per line")).collect()
+    }
+
+    /// Waits for an event, which may be there already.
+    pub(crate) async fn sees(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        let wanted = &mut wanted;
+        eventually(format!("the watch to see {what}"), SOON, move || {
+            let found = self.events().into_iter().find(|event| wanted(event));
+            async move { found }
+        })
+        .await
+    }
+
+    /// Waits until the watch says that nothing later is missed.
+    pub(crate) async fn is_open(&self) {
+        self.sees("that it is open", |event| event["type"] == "TYPE_BOOKMARK").await;
+    }
+}
+
+/// The states an operation went through, as a watch saw them.
+pub(crate) fn states(events: &[Value], operation: &str) -> Vec<String> {
+    let changes = events.iter().filter(|event| event["type"] == "TYPE_STATE_CHANGED");
+    let ours = changes.filter(|event| event["operation"]["name"] == operation);
+    ours.map(|event| event["operation"]["state"].as_str().unwrap_or_default().trim_start_matches("STATE_").to_owned())
+        .collect()
+}
+
+/// Creates an empty file: how a test says "now" to a program.
+pub(crate) fn touch(path: &Path) {
+    std::fs::write(path, "").expect("the directory can be written to");
+}

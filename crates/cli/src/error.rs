@@ -189,7 +189,7 @@ impl Reason {
             }
             "CLUSTER_IN_USE" => "applications or instances still name it: quiesce get instances".to_owned(),
             "INVALID_RESUME_TOKEN" | "RESUME_TOKEN_EXPIRED" => "watch again without --since".to_owned(),
-            "INVALID_FILTER" => "write it like: state = DEGRADED AND application = \"applications/db\"".to_owned(),
+            "INVALID_FILTER" => "write it like: name = db* AND labels.team = \"core\"".to_owned(),
             "CALLER_NOT_ALLOWED" | "CREDENTIALS_INVALID" => {
                 "the scheduler does not accept who you are; ask whoever runs it".to_owned()
             }
@@ -229,6 +229,12 @@ mod tests {
                 "  next: quiesce watch op-1, or quiesce cancel op-1"
             ]
         );
+    }
+
+    #[test]
+    fn the_advice_on_filters_fits_whatever_is_listed() {
+        let advice = refusal(Code::InvalidArgument, "INVALID_FILTER", &[]).lines().remove(1);
+        assert_eq!(advice, "  write it like: name = db* AND labels.team = \"core\"");
     }
 
     #[test]

@@ -41,7 +41,7 @@ async fn a_cancel_at_the_gate_brings_the_source_back() {
     let stack = Stack::start().await;
     let program = Program::new(&stack);
     let (_agent, name) = at_the_gate(&stack, &program).await;
-    stack.quiesce(&["cancel", &name]).await;
+    stack.quiesce(&["cancel", &name]).await.expect(0);
     stack.reaches(&name, State::RolledBack, SOON).await;
     let starts = program.reaches("start", 2).await;
     assert!(alive(starts[1].pid));

@@ -5,6 +5,8 @@
 //! application that misbehaves on demand, and Debian's `redis-server` and `mariadb-server`, unmodified.
 //! See `docs/testing.md`.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics shows the line, in its own functions as well")]
+
 mod census;
 mod external;
 mod instances;

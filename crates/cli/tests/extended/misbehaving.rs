@@ -91,7 +91,7 @@ async fn a_signal_that_is_ignored_is_found_before_anything_is_stopped() {
 
     // Nothing has happened to it, so it can be taken back.
     let name = operation["name"].as_str().unwrap();
-    stack.quiesce(&["cancel", name]).await;
+    stack.quiesce(&["cancel", name]).await.expect(0);
     stack.reaches(name, State::Cancelled, SOON).await;
     assert!(alive(program.of("start")[0].pid));
     stack.instance_is("a-0", instance::State::Ready).await;

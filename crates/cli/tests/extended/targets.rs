@@ -43,24 +43,7 @@ async fn a_target_that_exits_at_once() {
 #[tokio::test]
 async fn a_target_whose_command_does_not_exist() {
     let target = |agent: Agent, _command| agent.running(["quiesce-no-such-command"]);
-    let stack = Stack::start().await;
-    let program = Program::new(&stack);
-    let _source = stack.agent("a", "a-0").running(program.command(&[])).start();
-    stack.instance_is("a-0", instance::State::Ready).await;
-    let _target = target(stack.agent("b", "b-0").standby(), Vec::<String>::new()).start();
-    stack.instance_is("b-0", instance::State::Held).await;
-    // Found out beforehand or while starting: in either case the source runs, and says so.
-    let ran = stack.quiesce(&["migrate", "db", "--to", "b", "--start-timeout", "3s", "-o", "json"]).await;
-    assert!(matches!(ran.code, Some(1 | 3)), "{}{}", ran.stdout, ran.stderr);
-    if ran.code == Some(3) {
-        let operation = ran.json();
-        let state = operation["state"].as_str().unwrap();
-        assert!(matches!(state, "STATE_ROLLED_BACK" | "STATE_DEGRADED"), "{operation:#}");
-        assert!(operation["failure"]["message"].as_str().unwrap().contains("quiesce-no-such-command"), "{operation:#}");
-    }
-    let last = program.of("start").pop().unwrap();
-    assert!(alive(last.pid), "{:#?}", program.entries());
-    program.never_twice();
+    rolls_back(Stack::start().await, target, "REASON_START_FAILED").await;
 }
 
 #[tokio::test]

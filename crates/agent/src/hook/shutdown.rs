@@ -39,6 +39,8 @@ pub(super) struct Shutdown {
     pub(super) kill: Kill,
     pub(super) kill_waiters: Vec<Reply<Result<Snapshot, Refusal>>>,
     pub(super) cancel_waiters: Vec<Reply<Result<Snapshot, Refusal>>>,
+    /// What the application said last before this; it says nothing of the shutdown.
+    pub(super) before: Option<String>,
     /// Of the latest report, to see whether there is news.
     pub(super) said: Option<(Phase, String, Option<Duration>)>,
     pub(super) next_report: Instant,
@@ -170,6 +172,7 @@ impl Shutdown {
             kill: Kill::No,
             kill_waiters: Vec::new(),
             cancel_waiters: Vec::new(),
+            before: None,
             said: None,
             next_report: now + order.heartbeat,
             reports: watch::Sender::new(Progress::Unsaid),
@@ -237,7 +240,8 @@ pub(super) fn message(shutdown: &Shutdown, status: &AppStatus) -> String {
             format!("told to stop, waiting for {} process(es)", status.processes)
         }
     };
-    match (&status.said, status.message.is_empty()) {
+    let said = status.said.as_ref().filter(|said| Some(*said) != shutdown.before.as_ref());
+    match (said, status.message.is_empty()) {
         (Some(said), true) => said.clone(),
         (Some(said), false) => format!("{said} ({})", status.message),
         (None, false) => status.message.clone(),

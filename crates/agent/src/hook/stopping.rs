@@ -94,7 +94,8 @@ impl Engine {
         // H15: from here on nothing starts under this epoch any more.
         self.record.epoch = order.epoch.max(self.highest_epoch());
         let ran = !ended(&status) || self.start.as_ref().is_some_and(|start| start.is_spawning());
-        let shutdown = Shutdown::new(order, self.clock.now(), ran);
+        let mut shutdown = Shutdown::new(order, self.clock.now(), ran);
+        shutdown.before = status.said;
         let reports = shutdown.reports.subscribe();
         self.shutdown = Some(shutdown);
         self.record_shutdown(Recorded::Acceptance, None);

@@ -57,6 +57,20 @@ async fn the_first_report_comes_at_once_and_no_result_before_the_end() {
     assert_eq!((result.outcome(), result.exit_code, result.clean), (Outcome::Stopped, Some(7), Some(false)));
 }
 
+#[tokio::test]
+async fn what_it_said_before_is_not_repeated_and_what_it_says_now_is_passed_on() {
+    let app = Scripted::running(Manner::Waits);
+    app.say("ready to accept connections");
+    let world = World::new(app.clone()).await;
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let first = reports.until_phase(ShutdownPhase::Stopping).await;
+    assert!(first.message.starts_with("told to stop"), "{}", first.message);
+    app.say("saving");
+    assert_eq!(reports.next().await.unwrap().unwrap().message, "saving");
+    app.exit(0);
+    reports.last().await;
+}
+
 // S05
 #[tokio::test]
 async fn heartbeats_come_when_nothing_is_new() {

@@ -106,6 +106,8 @@ pub(crate) enum ClientCommand {
     Confirm(ConfirmArgs),
     /// Give the instances of a running operation more time
     Extend(ExtendArgs),
+    /// Forget an instance that is gone for good; refused while a copy of it may run
+    Forget(ForgetArgs),
 }
 
 /// The kinds of resources.
@@ -304,6 +306,14 @@ pub(crate) struct ConfirmArgs {
     /// For people and the record
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// The instance: db/db-0, applications/db/instances/db-0, or db-0
+    pub(crate) instance: String,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
 use quiesce_protocol::v1::scheduler_client::SchedulerClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -34,6 +35,7 @@ pub(crate) type Api = SchedulerClient<Channel>;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     api: Api,
+    gateway: AgentGatewayClient<Channel>,
 }
 
 /// What a listing found.
@@ -62,12 +64,17 @@ impl Client {
             .map_err(|error| address(&error.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT);
         let channel = endpoint.connect().await.map_err(|source| Error::Unreachable { url: url.to_owned(), source })?;
-        Ok(Self { api: SchedulerClient::new(channel) })
+        Ok(Self { api: SchedulerClient::new(channel.clone()), gateway: AgentGatewayClient::new(channel) })
     }
 
     /// The bare client, for streams, whose repetition is a matter of resume tokens.
     pub(crate) fn api(&self) -> Api {
         self.api.clone()
+    }
+
+    /// The service of the agents, for the little of it that people need.
+    pub(crate) fn gateway(&self) -> AgentGatewayClient<Channel> {
+        self.gateway.clone()
     }
 
     /// Makes one call, again while the scheduler is unavailable. `what` completes "cannot ...".

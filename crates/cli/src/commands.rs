@@ -6,6 +6,7 @@ mod apply;
 #[cfg(feature = "demo")]
 mod demo;
 mod describe;
+mod forget;
 mod get;
 mod operation;
 mod policy;
@@ -112,7 +113,7 @@ fn completions(shell: clap_complete::Shell) -> Result<Ending, Error> {
 }
 
 async fn client(command: ClientCommand, outer: Common, surroundings: Surroundings) -> Result<Ending, Error> {
-    use ClientCommand::{Apply, Cancel, Confirm, Delete, Describe, Extend, Get, Migrate, Retry, Watch};
+    use ClientCommand::{Apply, Cancel, Confirm, Delete, Describe, Extend, Forget, Get, Migrate, Retry, Watch};
     let session = |common: &Common| Session::new(common.clone().over(outer.clone()), &surroundings);
     match command {
         Apply(args) => apply::run(&session(&args.common), args).await,
@@ -125,6 +126,7 @@ async fn client(command: ClientCommand, outer: Common, surroundings: Surrounding
         Retry(args) => operation::retry(&session(&args.common), args).await,
         Confirm(args) => operation::confirm(&session(&args.common), args).await,
         Extend(args) => operation::extend(&session(&args.common), args).await,
+        Forget(args) => forget::run(&session(&args.common), args).await,
     }
 }
 

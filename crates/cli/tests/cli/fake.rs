@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use quiesce_protocol::v1::agent_gateway_server::{AgentGateway, AgentGatewayServer};
 use quiesce_protocol::v1::scheduler_server::{Scheduler, SchedulerServer};
 use quiesce_protocol::v1::*;
 use tokio::net::TcpListener;
@@ -56,8 +57,9 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
         let script = Arc::new(Mutex::new(script));
-        let service = SchedulerServer::new(Service(script.clone()));
-        let server = tonic::transport::Server::builder().add_service(service);
+        let server = tonic::transport::Server::builder()
+            .add_service(SchedulerServer::new(Service(script.clone())))
+            .add_service(AgentGatewayServer::new(Service(script.clone())));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self { url, script }
     }
@@ -275,5 +277,38 @@ impl Scheduler for Service {
 
     async fn delete_cluster(&self, _: Request<DeleteClusterRequest>) -> Answer<DeleteClusterResponse> {
         Err(Status::unimplemented("there is no such command"))
+    }
+}
+
+/// Of what agents call, people use one: forgetting an instance.
+#[tonic::async_trait]
+impl AgentGateway for Service {
+    async fn deregister_instance(
+        &self,
+        request: Request<DeregisterInstanceRequest>,
+    ) -> Answer<DeregisterInstanceResponse> {
+        let name = request.into_inner().name;
+        self.accept()?.instances.retain(|instance| instance.name != name);
+        Ok(Response::new(DeregisterInstanceResponse {}))
+    }
+
+    async fn register_instance(&self, _: Request<RegisterInstanceRequest>) -> Answer<RegisterInstanceResponse> {
+        Err(Status::unimplemented("for agents"))
+    }
+
+    async fn admit_start(&self, _: Request<AdmitStartRequest>) -> Answer<AdmitStartResponse> {
+        Err(Status::unimplemented("for agents"))
+    }
+
+    async fn report_end(&self, _: Request<ReportEndRequest>) -> Answer<ReportEndResponse> {
+        Err(Status::unimplemented("for agents"))
+    }
+
+    async fn complete_shutdown(&self, _: Request<CompleteShutdownRequest>) -> Answer<CompleteShutdownResponse> {
+        Err(Status::unimplemented("for agents"))
+    }
+
+    async fn extend_deadline(&self, _: Request<ExtendDeadlineRequest>) -> Answer<ExtendDeadlineResponse> {
+        Err(Status::unimplemented("for agents"))
     }
 }

@@ -208,3 +208,19 @@ async fn completions_need_no_scheduler() {
         assert!(ran.stdout.contains("migrate"), "{shell}");
     }
 }
+
+#[tokio::test]
+async fn an_instance_that_is_gone_for_good_is_forgotten_once() {
+    let instances = vec![instance("db/instances/db-0"), instance("db/instances/db-1")];
+    let fake = Fake::start(Script { instances, ..Script::default() }).await;
+    let ran = quiesce(&fake.url, &["forget", "db/db-0"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
+    assert_eq!(fake.script().instances, [instance("db/instances/db-1")]);
+    let ran = quiesce(&fake.url, &["forget", "db/db-0"]).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("INSTANCE_NOT_FOUND"), "{}", ran.stderr);
+    fake.script().refusals.push_back(refusal("INSTANCE_IN_USE", tonic::Code::FailedPrecondition, "a copy runs", &[]));
+    let ran = quiesce(&fake.url, &["forget", "db/db-1"]).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("a copy runs"), "{}", ran.stderr);
+}

@@ -10,6 +10,9 @@ use quiesce_agent::application::{
 };
 use tokio::sync::watch;
 
+/// Longest wait for what happens at once.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// What it does when it is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -81,6 +84,11 @@ impl Scripted {
 
     pub(crate) fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
+    }
+
+    /// Waits until it was told to stop that often: that it is about to be told is reported, and stored, before.
+    pub(crate) async fn is_told(&self, times: usize) {
+        quiesce_testkit::eventually("the order to stop", LIMIT, async || self.stops() >= times).await;
     }
 
     /// How often it was told to stop.

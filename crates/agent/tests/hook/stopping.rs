@@ -232,7 +232,7 @@ async fn ten_callers_at_once_share_one_shutdown() {
     for _ in 0..10 {
         calls.push(world.shutdown(request("s1")).await.unwrap());
     }
-    calls[0].until_phase(ShutdownPhase::Stopping).await;
+    app.is_told(1).await;
     app.exit(0);
     let results = join_all(calls.into_iter().map(|reports| reports.last())).await;
     assert!(results.iter().all(|result| *result == results[0]));
@@ -266,6 +266,7 @@ async fn a_caller_that_goes_away_changes_nothing() {
     let mut again = world.connect().await.shutdown(request("s1")).await.unwrap().into_inner();
     let joined = again.message().await.unwrap().unwrap().status.unwrap();
     assert!(joined.sequence >= seen && joined.phase() == ShutdownPhase::Stopping);
+    app.is_told(1).await;
     app.exit(0);
     assert_eq!(outcome(&world.stop(request("s1")).await), Outcome::Stopped);
     assert_eq!(app.stops(), 1);
@@ -316,9 +317,11 @@ async fn a_later_attempt_takes_over() {
     let world = World::new(app.clone()).await;
     let mut older = world.shutdown(request("s1")).await.unwrap();
     older.until_phase(ShutdownPhase::Stopping).await;
+    app.is_told(1).await;
     let mut newer = world.shutdown(ShutdownRequest { attempt: 2, ..request("s2") }).await.unwrap();
     assert_eq!(reason(&older.error().await), (Code::Aborted, "SHUTDOWN_SUPERSEDED".to_owned()));
     newer.until_phase(ShutdownPhase::Stopping).await;
+    app.is_told(2).await;
     app.exit(0);
     assert_eq!(newer.last().await.shutdown_id, "s2");
     assert_eq!(app.stops(), 2);

@@ -17,6 +17,7 @@ async fn a_shutdown_is_joined_after_a_restart_and_nobody_is_told_twice() {
     let world = World::in_directory(app.clone(), directory.path()).await;
     let mut reports = world.shutdown(request("s1")).await.unwrap();
     let seen = reports.until_phase(ShutdownPhase::Stopping).await.sequence;
+    app.is_told(1).await;
     drop(reports);
     world.crash().await;
 

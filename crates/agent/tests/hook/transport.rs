@@ -140,6 +140,7 @@ async fn a_cut_connection_is_no_end() {
     app.say("still here");
     let mut again = world.shutdown(request("s1")).await.unwrap();
     assert!(again.until(|status| status.message == "still here").await.sequence > seen);
+    app.is_told(1).await;
     app.exit(0);
     assert_eq!(outcome(&again.last().await), Outcome::Stopped);
     assert_eq!(app.stops(), 1);

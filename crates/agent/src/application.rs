@@ -36,6 +36,11 @@ pub trait Application: Send + Sync + 'static {
         Box::pin(async { Findings::default() })
     }
 
+    /// Would a start work, as far as can be seen without trying? The error says why not.
+    fn check_start(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// From the return of `Ok` on, nothing starts the application, neither a crash and restart of this program nor of
     /// the machine, until [`Application::start`] is called with [`Permission::New`]. Durable when it returns. The caller
     /// does this *before* `stop`. The running application notices nothing. Calling it again replaces the order. An

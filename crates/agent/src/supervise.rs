@@ -42,7 +42,10 @@ use crate::{
     },
     hold,
     journal::{self, Journal},
-    process::{helper::CommandLine, signal::Ladder},
+    process::{
+        helper::{self, CommandLine},
+        signal::Ladder,
+    },
     readiness::Probe,
 };
 use keeper::Keeper;
@@ -115,6 +118,8 @@ pub struct Supervisor {
     status: watch::Receiver<AppStatus>,
     capabilities: Capabilities,
     journal: Journal,
+    /// What is executed, and where it is looked for.
+    program: (OsString, String),
 }
 
 /// What the keeper is asked.
@@ -137,9 +142,10 @@ impl Supervisor {
     /// can supervise several applications, but only children of its own start keep them apart for certain.
     pub async fn open(config: Config, journal: Journal, tasks: &Tasks) -> Result<Self, OpenError> {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
+        let program = (config.command.first().cloned().unwrap_or_default(), config.path.clone());
         let (keeper, status, capabilities) = Keeper::open(config, journal.clone(), received).await?;
         tasks.spawn("keeper of the application", keeper.work());
-        Ok(Self { orders, status, capabilities, journal })
+        Ok(Self { orders, status, capabilities, journal, program })
     }
 
     /// What the agent must not forget; also for the hook server.
@@ -191,6 +197,11 @@ impl Application for Supervisor {
             let gone = || Findings { ok: false, findings: vec!["the agent is ending".to_owned()] };
             self.ask(Order::Check).await.unwrap_or_else(gone)
         })
+    }
+
+    fn check_start(&self) -> Result<(), String> {
+        let (name, path) = &self.program;
+        helper::find_program(name, path).map(|_| ())
     }
 
     fn hold(&self, order: HoldOrder) -> BoxFuture<'_, Result<(), HoldError>> {

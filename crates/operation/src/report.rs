@@ -386,6 +386,8 @@ pub struct Probe {
     pub app_state: AppState,
     /// The highest epoch the hook has seen.
     pub epoch: u64,
+    /// Why it could not start the application now; empty: it could, for all it knows.
+    pub cannot_start: String,
 }
 
 /// Why a call of a hook brought no answer, or none that counts.

@@ -265,6 +265,7 @@ impl Hook {
             findings: Vec::new(),
             app_state: info.app_state,
             epoch: info.epoch,
+            cannot_start: info.cannot_start_reason,
         };
         if !info.ready && !info.not_ready_reason.is_empty() {
             probe.findings.push(info.not_ready_reason);

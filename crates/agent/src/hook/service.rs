@@ -48,6 +48,7 @@ impl ShutdownHook for Hook {
             }),
             epoch: i64::try_from(self.view.borrow().epoch.max(status.epoch)).unwrap_or(i64::MAX),
             app_message: status.said.unwrap_or_default(),
+            cannot_start_reason: self.app.check_start().err().unwrap_or_default(),
         };
         Ok(Response::new(v1::GetHookInfoResponse { info: Some(info) }))
     }

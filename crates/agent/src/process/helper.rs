@@ -5,6 +5,7 @@
 //! code means is the caller's business.
 
 use std::{
+    ffi::OsStr,
     fmt, fs, io,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
@@ -73,18 +74,22 @@ impl CommandLine {
 
     /// The program that would be executed, or why there is none. `path` is the search path.
     pub(crate) fn program(&self, path: &str) -> Result<PathBuf, String> {
-        let name = self.words()[0];
-        let candidates: Vec<PathBuf> = if name.contains('/') {
-            vec![PathBuf::from(name)]
-        } else {
-            path.split(':').map(|directory| Path::new(directory).join(name)).collect()
-        };
-        let executable = |file: &PathBuf| {
-            fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-        };
-        let found = candidates.into_iter().find(executable);
-        found.ok_or_else(|| format!("there is no executable {name}"))
+        find_program(OsStr::new(self.words()[0]), path)
     }
+}
+
+/// The program that executing `name` would run, or why there is none. `path` is the search path.
+pub(crate) fn find_program(name: &OsStr, path: &str) -> Result<PathBuf, String> {
+    let candidates: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(name)]
+    } else {
+        path.split(':').map(|directory| Path::new(directory).join(name)).collect()
+    };
+    let executable = |file: &PathBuf| {
+        fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    let found = candidates.into_iter().find(executable);
+    found.ok_or_else(|| format!("there is no executable {}", name.display()))
 }
 
 /// A running helper. Dropped before its end it is killed, with everything in its process group.

@@ -118,6 +118,9 @@ impl Page {
         if hook.ready == Some(false) {
             self.field("Ready", format!("no: {}", hook.not_ready_reason), Style::Bad);
         }
+        if !hook.cannot_start_reason.is_empty() {
+            self.field("Could start", format!("no: {}", hook.cannot_start_reason), Style::Bad);
+        }
         self.plain("Application", words::app_state(hook.app_state));
         if hook.app_start_time.is_some() {
             self.plain("Started", text::stamp(hook.app_start_time.as_ref()));

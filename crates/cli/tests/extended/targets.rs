@@ -41,9 +41,19 @@ async fn a_target_that_exits_at_once() {
 }
 
 #[tokio::test]
-async fn a_target_whose_command_does_not_exist() {
-    let target = |agent: Agent, _command| agent.running(["quiesce-no-such-command"]);
-    rolls_back(Stack::start().await, target, "REASON_START_FAILED").await;
+async fn a_target_whose_command_does_not_exist_is_found_before_anything_is_stopped() {
+    let stack = Stack::start().await;
+    let program = Program::new(&stack);
+    let _source = stack.agent("a", "a-0").running(program.command(&[])).start();
+    stack.instance_is("a-0", instance::State::Ready).await;
+    let _target = stack.agent("b", "b-0").standby().running(["quiesce-no-such-command"]).start();
+    stack.instance_is("b-0", instance::State::Held).await;
+    let operation =
+        stack.quiesce(&["migrate", "db", "--to", "b", "-o", "json", "--attempts", "1"]).await.expect(3).json();
+    assert_eq!(operation["state"], "STATE_DEGRADED", "{operation:#}");
+    assert_eq!(operation["failure"]["reason"], "REASON_CHECK_FAILED", "{operation:#}");
+    assert!(operation["failure"]["message"].as_str().unwrap().contains("quiesce-no-such-command"), "{operation:#}");
+    program.told(0);
 }
 
 #[tokio::test]

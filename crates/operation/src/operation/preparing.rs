@@ -124,6 +124,9 @@ impl Operation {
                 bad("the application already runs at the target; a second copy must not come to be")
             }
             Ok(probe) if !probe.capabilities.start => bad("the hook at the target cannot start the application"),
+            Ok(probe) if !probe.cannot_start.is_empty() => {
+                bad(&format!("the target could not start the application: {}", probe.cannot_start))
+            }
             Ok(_) => Probing::Good,
             Err(error) => self.judge_error(now, instance, until, again, error),
         }

@@ -62,7 +62,7 @@ pub(super) fn lost() -> CallError {
 }
 
 pub(super) fn probe(app_state: AppState) -> Probe {
-    Probe { capabilities: ALL, ready: true, findings: Vec::new(), app_state, epoch: 0 }
+    Probe { capabilities: ALL, ready: true, findings: Vec::new(), app_state, epoch: 0, cannot_start: String::new() }
 }
 
 pub(super) fn once(strategy: FailureStrategy) -> Policy {

@@ -144,7 +144,14 @@ impl Hook {
 
     pub(crate) fn probe(&self) -> Probe {
         let app_state = if self.alive { AppState::Running } else { AppState::Held };
-        Probe { capabilities: self.capabilities(), ready: true, findings: Vec::new(), app_state, epoch: self.epoch }
+        Probe {
+            capabilities: self.capabilities(),
+            ready: true,
+            findings: Vec::new(),
+            app_state,
+            epoch: self.epoch,
+            cannot_start: String::new(),
+        }
     }
 
     /// Shutdown: joins, takes over, or refuses; the report that comes at once.

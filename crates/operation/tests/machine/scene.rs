@@ -67,7 +67,7 @@ pub(crate) fn start_report(sequence: u32, ready: Option<bool>) -> StartReport {
 }
 
 pub(crate) fn probe(app_state: AppState) -> Probe {
-    Probe { capabilities: ALL, ready: true, findings: Vec::new(), app_state, epoch: 0 }
+    Probe { capabilities: ALL, ready: true, findings: Vec::new(), app_state, epoch: 0, cannot_start: String::new() }
 }
 
 /// Two attempts, short backoff, everything else as built in.

@@ -47,11 +47,23 @@ async fn probe_all(
 ) -> Vec<Probed> {
     let probes = instances.into_iter().map(|(instance, order)| async move {
         let answer = hooks.probe(application, &instance, check, limit).await;
-        step(instance_name(application, &instance), order, answer)
+        step(
+            instance_name(application, &instance),
+            order,
+            answer.map(|probe| if check { probe } else { as_start(probe) }),
+        )
     });
     let mut steps: Vec<Probed> = stream::iter(probes).buffer_unordered(PROBES_AT_ONCE).collect().await;
     steps.sort_by(|(_, a), (_, b)| (a.order, &a.instance).cmp(&(b.order, &b.instance)));
     steps
+}
+
+/// The answer of a hook that is asked whether it could start, not stop.
+fn as_start(probe: Probe) -> Probe {
+    let alive = probe.app_state.is_alive().then(|| "the application already runs there".to_owned());
+    let findings: Vec<String> =
+        alive.into_iter().chain((!probe.cannot_start.is_empty()).then(|| probe.cannot_start.clone())).collect();
+    Probe { ready: findings.is_empty() && probe.capabilities.start, findings, ..probe }
 }
 
 fn step(instance: String, order: i64, answer: Result<Probe, CallError>) -> Probed {

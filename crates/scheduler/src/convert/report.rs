@@ -178,5 +178,6 @@ pub(crate) fn hook_info_to_wire(info: &HookInfo) -> v1::HookInfo {
         app_start_time: info.app_start_time.map(Into::into),
         epoch: long(info.epoch),
         app_message: info.app_message.clone(),
+        cannot_start_reason: info.cannot_start_reason.clone(),
     }
 }

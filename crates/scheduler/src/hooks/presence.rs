@@ -71,6 +71,8 @@ pub struct HookInfo {
     pub ready: bool,
     /// Why not.
     pub not_ready_reason: String,
+    /// Why it could not start the application now; empty: it could, for all it knows.
+    pub cannot_start_reason: String,
     /// Whether the application runs.
     pub app_state: AppState,
     /// When the running application was started, by the clock of the agent.

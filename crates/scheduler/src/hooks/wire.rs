@@ -116,6 +116,7 @@ pub(crate) fn hook_info(info: &v1::HookInfo) -> HookInfo {
         capabilities: capabilities(info),
         ready: info.ready.unwrap_or(true),
         not_ready_reason: message(&info.not_ready_reason),
+        cannot_start_reason: message(&info.cannot_start_reason),
         app_state: match info.app_state() {
             W::Unspecified => AppState::Unspecified,
             W::Running => AppState::Running,

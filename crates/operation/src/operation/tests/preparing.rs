@@ -7,6 +7,7 @@ fn a_target_that_does_not_stand_by_keeps_the_source_running() {
     for bad in [
         probe(AppState::Running),
         Probe { capabilities: Capabilities { start: false, ..ALL }, ..probe(AppState::Held) },
+        Probe { cannot_start: "there is no executable db".to_owned(), ..probe(AppState::Held) },
     ] {
         let mut world = World::migration(once(FailureStrategy::Force));
         world.feed(Input::Begin);

@@ -223,10 +223,12 @@ fn starts(model: &Model, at: Instant) -> Table {
     table
 }
 
-/// The phase of a start, or that it was ordered and nothing has been heard yet.
+/// The phase of a start, or that nothing has been heard yet: it was ordered (then it has an epoch), or its turn has not
+/// come.
 pub(crate) fn start_phase(start: &InstanceStart) -> String {
     match &start.status {
         Some(status) if status.phase() != StartPhase::Unspecified => words::start_phase(status.phase),
+        Some(_) | None if start.epoch == 0 => "WAITING".to_owned(),
         Some(_) | None => "ORDERED".to_owned(),
     }
 }

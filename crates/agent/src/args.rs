@@ -16,6 +16,7 @@ use rustix::system::uname;
 
 use crate::gate::StartMode;
 use crate::identity::{Identity, sanitise_instance};
+use crate::life::Listen;
 use crate::process::helper::CommandLine;
 use crate::process::signal::Ladder;
 use crate::readiness::Probe;
@@ -129,13 +130,6 @@ pub(crate) struct Settings {
     pub(crate) stop_order: i32,
     pub(crate) labels: HashMap<String, String>,
     pub(crate) supervise: Config,
-}
-
-/// Where the hook listens, and where others find it.
-#[derive(Debug, Clone)]
-pub(crate) struct Listen {
-    pub(crate) address: String,
-    pub(crate) advertise: Option<String>,
 }
 
 /// What of the surroundings matters.

@@ -2,8 +2,9 @@
 //!
 //! From below: [`supervise`] runs an application as a child and knows processes, no schedulers. [`application`] is the
 //! seam. [`hook`] speaks `quiesce.v1.ShutdownHook` over it and knows schedulers' rules, no processes; [`serve`] puts it on
-//! sockets. [`gateway`] and [`attach`] are the way to a scheduler. [`run()`] makes all of it the program `quiesce-agent`;
-//! [`journal`] and the hook's record are what it must not forget. Linux only: ends are verified with pidfds and `/proc`.
+//! sockets. [`gateway`] and [`attach`] are the way to a scheduler. [`life`] puts all of it in order,
+//! and [`run()`] makes it the program `quiesce-agent`; [`journal`] and the hook's record are what it must not forget.
+//! Linux only: ends are verified with pidfds and `/proc`.
 //!
 //! # Serving the hook from your own program
 //!
@@ -83,6 +84,7 @@ pub mod hold;
 pub mod hook;
 pub mod identity;
 pub mod journal;
+pub mod life;
 mod link;
 mod notify;
 pub mod process;

@@ -220,6 +220,10 @@ impl Application for Supervisor {
         Box::pin(async { self.ask(|reply| Order::Start(order, reply)).await.unwrap_or(Err(StartError::Ended)) })
     }
 
+    fn has_standing_permission(&self) -> bool {
+        self.journal.contents().has_standing_permission()
+    }
+
     fn retire(&self) -> BoxFuture<'_, Result<(), HoldError>> {
         Box::pin(async { self.ask(Order::Retire).await.unwrap_or(Err(HoldError::Ended)) })
     }

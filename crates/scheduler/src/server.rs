@@ -17,6 +17,7 @@ use quiesce_operation::Policy;
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::{Clock, StartError, Timeline};
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::{self, Machine};
 use quiesce_runtime::tasks::Tasks;
 use quiesce_store::embedded::{self, EmbeddedStore};
 use quiesce_store::memory::MemoryStore;
@@ -42,7 +43,7 @@ use crate::records::{AnchorRecord, InstanceRecord, LoadError, anchor_key, load, 
 use crate::registry::Registry;
 use crate::retention::Retention;
 use crate::rpc::RpcLayer;
-use crate::secrets::{self, Secrets, system_entropy};
+use crate::secrets::{self, Secrets, entropy_of};
 use crate::service::{Parts, Service};
 use crate::steady::Steady;
 use crate::watch::Watches;
@@ -167,7 +168,8 @@ pub struct Scheduler;
 
 /// A scheduler with its sockets and its store, not serving yet.
 pub struct Bound {
-    listener: TcpListener,
+    machine: Machine,
+    listener: Box<dyn machine::Listener>,
     admin: Option<TcpListener>,
     local: SocketAddr,
     admin_local: Option<SocketAddr>,
@@ -183,34 +185,37 @@ impl Scheduler {
     /// # Errors
     /// The first thing that is not to be had; nothing is left behind but, perhaps, an empty store.
     pub async fn bind(config: Config) -> Result<Bound, BindError> {
-        let listener = listen(config.listen).await?;
-        let admin = match config.admin_listen {
-            Some(address) => Some(listen(address).await?),
-            None => None,
-        };
-        let local = local(&listener, config.listen)?;
-        let admin_local = match &admin {
-            Some(listener) => Some(self::local(listener, config.listen)?),
-            None => None,
+        Self::bind_on(Machine::local(), config).await
+    }
+
+    /// The same on `machine`. The admin address is always this process's own.
+    ///
+    /// # Errors
+    /// As [`Scheduler::bind`].
+    pub async fn bind_on(machine: Machine, config: Config) -> Result<Bound, BindError> {
+        let failed = |address| move |source| BindError::Listen { address, source };
+        let listener = machine.network.listen(&config.listen.to_string()).await.map_err(failed(config.listen))?;
+        let local = listener.local_addr().map_err(failed(config.listen))?;
+        let (admin, admin_local) = match config.admin_listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await.map_err(failed(address))?;
+                let local = listener.local_addr().map_err(failed(address))?;
+                (Some(listener), Some(local))
+            }
+            None => (None, None),
         };
         let store = open_store(&config.store).await?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
         let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
         let anchor = anchor.map(|stored| stored.record.into());
-        let timeline = Arc::new(Timeline::start(anchor.as_ref()).map_err(BindError::Clock)?);
+        let timeline = Timeline::start_with(Box::new(Arc::clone(&machine.clocks)), anchor.as_ref());
+        let timeline = Arc::new(timeline.map_err(BindError::Clock)?);
         let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
         store.commit(first).await.map_err(BindError::Write)?;
-        let secrets = Secrets::load(&*store, &mut system_entropy()).await.map_err(BindError::Secrets)?;
-        Ok(Bound { listener, admin, local, admin_local, store, timeline, secrets: Arc::new(secrets), config })
+        let secrets = Secrets::load(&*store, &mut entropy_of(&machine)).await.map_err(BindError::Secrets)?;
+        let secrets = Arc::new(secrets);
+        Ok(Bound { machine, listener, admin, local, admin_local, store, timeline, secrets, config })
     }
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
-}
-
-fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, BindError> {
-    listener.local_addr().map_err(|source| BindError::Listen { address, source })
 }
 
 async fn open_store(choice: &StoreChoice) -> Result<Arc<dyn Store>, BindError> {
@@ -294,6 +299,7 @@ impl Bound {
         let incoming = ReceiverStream::new(incoming);
         let mut serving = Box::pin(router.serve_with_incoming_shutdown(incoming, drain.clone().into_signaled()));
         let outcome = tokio::select! {
+            biased;
             outcome = &mut serving => Some(outcome),
             () = until => None,
         };
@@ -322,7 +328,8 @@ impl Bound {
         let tasks = Tasks::new();
         let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&self.timeline) as Arc<dyn Clock>));
         let (store, secrets) = (Arc::clone(&self.store), Arc::clone(&self.secrets));
-        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), tasks.clone(), drain.clone());
+        let machine = self.machine.clone();
+        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), machine.clone(), tasks.clone(), drain.clone());
         for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
             hooks.registered(&instance.record);
         }
@@ -333,7 +340,10 @@ impl Bound {
             secrets: Arc::clone(&secrets),
             tasks: tasks.clone(),
             drain: drain.clone(),
-            randomness: Box::new(|| Box::new(random_fraction)),
+            randomness: Box::new({
+                let machine = machine.clone();
+                move || machine.randomness()
+            }),
         });
         let metrics = Metrics::new();
         let (history, follower): (History, Follower) =
@@ -353,9 +363,9 @@ impl Bound {
             hooks: hooks.clone(),
             default_policy: Arc::clone(&default_policy),
         };
-        let attachments = Attachments::new(hooks, secrets, system_entropy());
+        let attachments = Attachments::new(hooks, secrets, entropy_of(&machine));
         let service = Service::new(Parts {
-            admission: Admission::new(registry.clone(), driver.clone()),
+            admission: Admission::new(registry.clone(), driver.clone(), machine),
             registry,
             driver: driver.clone(),
             attachments: attachments.clone(),
@@ -366,13 +376,6 @@ impl Bound {
         });
         Ok(Running { service, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
     }
-}
-
-/// A number in [0, 1), for jitter.
-fn random_fraction() -> f64 {
-    let bits = u64::from_be_bytes(Uuid::new_v4().into_bytes()[..8].try_into().unwrap_or_default());
-    // The version bits of the UUID lie in the lower half of these 64; the upper 32 are all random.
-    (bits >> 32) as f64 / f64::from(u32::MAX).max(1.0)
 }
 
 fn limited(server: SchedulerServer<Service>) -> SchedulerServer<Service> {
@@ -394,6 +397,7 @@ async fn watch_health(health: HealthReporter, store: Arc<dyn Store>, drain: drai
     let mut durable = store.durable();
     loop {
         tokio::select! {
+            biased;
             changed = durable.changed() => if changed.is_err() { break },
             () = drain.signaled() => return,
         }

@@ -4,12 +4,14 @@
 //! permission that was given back. It is written *before* what it announces is done. The processes have a journal of
 //! their own below the seam; neither reads the other's.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use quiesce_runtime::clock::Anchor;
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +136,16 @@ pub enum RecordError {
     },
 }
 
+/// A place for the record that is no file.
+pub trait Shelf: Send + Sync {
+    /// What was last saved.
+    fn load(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces it; durable when it resolves. Saves may overtake one another: a `revision` lower than the last one of this
+    /// program is dropped, since the later one contains it.
+    fn save(&self, revision: u64, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>>;
+}
+
 /// Where the record is kept.
 #[derive(Debug)]
 pub struct Records {
@@ -143,10 +155,20 @@ pub struct Records {
     written: Mutex<u64>,
 }
 
-#[derive(Debug)]
 enum Place {
     Nowhere,
     File(PathBuf),
+    Shelf(Arc<dyn Shelf>),
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nowhere => "Nowhere",
+            Self::File(_) => "File",
+            Self::Shelf(_) => "Shelf",
+        })
+    }
 }
 
 impl Records {
@@ -160,17 +182,28 @@ impl Records {
         Self { place: Place::File(directory.join(FILE)), written: Mutex::new(0) }
     }
 
+    /// Keeps the record on `shelf`.
+    pub fn on(shelf: Arc<dyn Shelf>) -> Self {
+        Self { place: Place::Shelf(shelf), written: Mutex::new(0) }
+    }
+
     /// Whether a restart finds it again.
     pub(crate) fn is_durable(&self) -> bool {
-        matches!(self.place, Place::File(_))
+        !matches!(self.place, Place::Nowhere)
     }
 
     pub(crate) fn load(&self) -> Result<Option<Record>, RecordError> {
-        let Place::File(path) = &self.place else { return Ok(None) };
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RecordError::Read { path: path.clone(), source }),
+        let path = self.path();
+        let read = match &self.place {
+            Place::Nowhere => Ok(None),
+            Place::File(path) => match fs::read(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                read => read.map(Some),
+            },
+            Place::Shelf(shelf) => shelf.load(),
+        };
+        let Some(text) = read.map_err(|source| RecordError::Read { path: path.clone(), source })? else {
+            return Ok(None);
         };
         // The format is read first: a later one need not look like ours.
         #[derive(Deserialize)]
@@ -185,15 +218,50 @@ impl Records {
         serde_json::from_slice(&text).map(Some).map_err(parse)
     }
 
-    /// Replaces the record. Durable when it returns. Blocks.
-    pub(crate) fn save(&self, revision: u64, record: &Record) -> Result<(), RecordError> {
-        let Place::File(path) = &self.place else { return Ok(()) };
+    /// Replaces the record; durable when it resolves, with `None` if the runtime went down meanwhile. What blocks begins
+    /// at once, on a thread of its own.
+    pub(crate) fn begin_to_save(
+        self: &Arc<Self>,
+        revision: u64,
+        record: Record,
+    ) -> BoxFuture<'static, Option<Result<(), RecordError>>> {
+        let records = Arc::clone(self);
+        match &self.place {
+            Place::Nowhere => Box::pin(async { Some(Ok(())) }),
+            Place::File(path) => {
+                let path = path.clone();
+                let writing = tokio::task::spawn_blocking(move || records.write(&path, revision, &record));
+                Box::pin(async move { writing.await.ok() })
+            }
+            Place::Shelf(shelf) => {
+                let shelf = Arc::clone(shelf);
+                Box::pin(async move {
+                    let content = serde_json::to_vec_pretty(&record).map_err(io::Error::from);
+                    let saved = match content {
+                        Ok(content) => shelf.save(revision, content).await,
+                        Err(error) => Err(error),
+                    };
+                    Some(saved.map_err(|source| RecordError::Write { path: records.path(), source }))
+                })
+            }
+        }
+    }
+
+    /// What is named in errors.
+    fn path(&self) -> PathBuf {
+        match &self.place {
+            Place::File(path) => path.clone(),
+            Place::Nowhere | Place::Shelf(_) => PathBuf::from(FILE),
+        }
+    }
+
+    fn write(&self, path: &Path, revision: u64, record: &Record) -> Result<(), RecordError> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if revision < *written {
             return Ok(());
         }
         let write = || durable::replace(path, &serde_json::to_vec_pretty(record)?);
-        write().map_err(|source| RecordError::Write { path: path.clone(), source })?;
+        write().map_err(|source| RecordError::Write { path: path.to_owned(), source })?;
         *written = revision;
         Ok(())
     }
@@ -213,8 +281,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let records = Records::in_directory(directory.path());
         assert!(records.load().unwrap().is_none());
-        records.save(2, &record(7)).unwrap();
-        records.save(1, &record(6)).unwrap();
+        let path = directory.path().join(FILE);
+        records.write(&path, 2, &record(7)).unwrap();
+        records.write(&path, 1, &record(6)).unwrap();
         assert_eq!(records.load().unwrap().unwrap().epoch, 7);
     }
 

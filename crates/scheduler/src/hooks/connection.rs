@@ -10,8 +10,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use quiesce_runtime::machine::{Machine, Network, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Endpoint, Error as TransportError};
 use tower::service_fn;
@@ -20,16 +21,11 @@ use tower::service_fn;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up. Without it a call over a dead
 /// route waits for a quarter of an hour of retransmissions. There are no HTTP/2 pings: servers punish clients for them.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Most bytes of headers taken from a hook: twice what a status with details needs.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Where requests on a connection seem to go; nothing is ever dialled by this name.
 const AUTHORITY: &str = "http://hook.quiesce.invalid";
-
-/// A byte stream a hook can be spoken to over.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for T {}
 
 /// One connection. Dropping the last clone of `channel` ends it in its own time; `closed` ends it now, and says so when
 /// it ended by itself.
@@ -41,14 +37,16 @@ pub(super) struct Connection {
 
 /// A connection to a listening hook, made at the first call and made again when it broke. `on_end` is called whenever a
 /// connection is gone.
-pub(super) fn dial(endpoint: &str, on_end: Arc<dyn Fn() + Send + Sync>) -> Connection {
+pub(super) fn dial(machine: &Machine, endpoint: &str, on_end: Arc<dyn Fn() + Send + Sync>) -> Connection {
     let closed = CancellationToken::new();
     let address: Arc<str> = endpoint.into();
+    let network = Arc::clone(&machine.network);
     let close = closed.clone();
     let connector = service_fn(move |_authority| {
-        let (address, close, on_end) = (Arc::clone(&address), close.clone(), Arc::clone(&on_end));
+        let (network, address) = (Arc::clone(&network), Arc::clone(&address));
+        let (close, on_end) = (close.clone(), Arc::clone(&on_end));
         async move {
-            let socket = connect(&address).await?;
+            let socket = connect(&*network, &address).await?;
             Ok::<_, io::Error>(TokioIo::new(Watched::new(socket, close, on_end)))
         }
     });
@@ -82,21 +80,11 @@ fn settings() -> Endpoint {
     Endpoint::from_static(AUTHORITY).http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
 }
 
-async fn connect(address: &str) -> io::Result<Box<dyn Socket>> {
+async fn connect(network: &dyn Network, address: &str) -> io::Result<Box<dyn Socket>> {
     if let Some(path) = address.strip_prefix("unix:") {
         return Ok(Box::new(UnixStream::connect(path).await?));
     }
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    limit_silence(&stream)?;
-    Ok(Box::new(stream))
-}
-
-/// Sets [`TCP_USER_TIMEOUT`] on a socket.
-fn limit_silence(stream: &TcpStream) -> io::Result<()> {
-    let millis = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?;
-    Ok(())
+    network.connect(address, Some(SILENCE_MAX)).await
 }
 
 /// A socket that can be closed from outside, and says when HTTP/2 has let go of it.

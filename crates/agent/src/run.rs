@@ -6,8 +6,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt as _};
-use quiesce_runtime::signals::{self, Signals};
+use quiesce_runtime::signals;
 use quiesce_runtime::tasks::Tasks;
 use quiesce_runtime::telemetry::{self, chain};
 use tracing::{error, info, warn};
@@ -16,9 +15,10 @@ use crate::application::Application;
 use crate::args::{AgentArgs, Settings, Surroundings};
 use crate::hold::HoldFile;
 use crate::hook::{Drain, HookOptions, Records};
+use crate::host::{Commands, Host};
 use crate::journal::{self, Journal};
 use crate::life::{self, FAILURE, Parts};
-use crate::process::helper::Helper;
+use crate::process::helper::CommandLine;
 use crate::supervise::{self, Supervisor};
 
 /// Wrong flags.
@@ -77,7 +77,7 @@ fn usage(problems: &[String]) -> ExitCode {
 }
 
 async fn live(settings: Settings) -> u8 {
-    match begin(settings).await {
+    match begin(settings, &Host::linux(), &Tasks::new()).await {
         Ok(code) => code,
         Err(error) => {
             error!(error = %chain(&error), "the agent cannot begin");
@@ -86,14 +86,13 @@ async fn live(settings: Settings) -> u8 {
     }
 }
 
-/// Opens what an earlier life left, and begins another.
-async fn begin(settings: Settings) -> Result<u8, BeginError> {
-    let tasks = Tasks::new();
-    let signals = Signals::install()?;
-    let journal = Journal::open(&settings.state_dir)?;
-    let supervisor = Supervisor::open(settings.supervise, journal.clone(), &tasks).await?;
+/// Opens what an earlier life left on `host`, and begins another.
+async fn begin(settings: Settings, host: &Host, tasks: &Tasks) -> Result<u8, BeginError> {
+    let asked = host.signals.to_end()?;
+    let journal = Journal::open(host, &settings.state_dir).await?;
+    let supervisor = Supervisor::open(settings.supervise, journal.clone(), tasks).await?;
     if let Some(hold) = supervisor.status().borrow().hold.as_ref().filter(|hold| hold.deleted) {
-        error!("{}", HoldFile::new(journal.directory()).note(hold));
+        error!("{}", HoldFile::new(Arc::clone(&host.files), journal.directory()).note(hold));
         return Ok(DELETED);
     }
     info!(state_dir = %journal.directory().display(), "the agent remembers what it must");
@@ -104,10 +103,12 @@ async fn begin(settings: Settings) -> Result<u8, BeginError> {
         }
     });
     let mut options = HookOptions::new(settings.identity);
-    options.drain = settings.drain_command.map(drain_by);
+    options.machine = host.machine.clone();
+    let drain = |command| drain_by(command, Arc::clone(&host.commands));
+    options.drain = settings.drain_command.map(drain);
     let parts = Parts {
         options,
-        records: Records::in_directory(journal.directory()),
+        records: Records::among(Arc::clone(&host.files), journal.directory()),
         scheduler: settings.scheduler,
         listen: settings.listen,
         agent_id: journal.contents().agent_id,
@@ -118,14 +119,13 @@ async fn begin(settings: Settings) -> Result<u8, BeginError> {
         start: settings.start,
         grace: settings.grace,
     };
-    let asked = stream::unfold(signals, |mut signals| async { Some((signals.next().await, signals)) });
-    Ok(Box::pin(life::live(app, parts, asked.boxed(), &tasks)).await?)
+    Ok(Box::pin(life::live(app, parts, asked, tasks)).await?)
 }
 
 /// A drain command finds what it is for in its environment.
-fn drain_by(command: crate::process::helper::CommandLine) -> Drain {
+fn drain_by(command: CommandLine, commands: Arc<dyn Commands>) -> Drain {
     Arc::new(move |order| {
-        let command = command.clone();
+        let (command, commands) = (command.clone(), Arc::clone(&commands));
         Box::pin(async move {
             let mut variables = vec![
                 ("QUIESCE_OPERATION".to_owned(), order.operation),
@@ -133,9 +133,8 @@ fn drain_by(command: crate::process::helper::CommandLine) -> Drain {
             ];
             variables
                 .extend(order.grace.map(|grace| ("QUIESCE_GRACE_SECONDS".to_owned(), grace.as_secs().to_string())));
-            let helper =
-                Helper::spawn(&command, &variables).map_err(|error| format!("cannot run {command}: {error}"))?;
-            match helper.wait(None).await {
+            let helper = commands.run(&command, &variables, None);
+            match helper.map_err(|error| format!("cannot run {command}: {error}"))?.await {
                 Ok(Some(exit)) if exit.code == Some(0) => Ok(()),
                 Ok(Some(exit)) => Err(match (exit.code, exit.signal) {
                     (Some(code), _) => format!("{command} exited with {code}"),

@@ -329,9 +329,8 @@ impl Engine {
     pub(super) fn save(&mut self, then: impl FnOnce(Result<(), RecordError>) -> Done + Send + 'static) {
         self.revision += 1;
         self.record.anchor = self.clock.anchor().into();
-        let (records, revision, record) = (Arc::clone(&self.records), self.revision, self.record.clone());
-        let writing = records.begin_to_save(revision, record);
-        self.work.push(Box::pin(async move { writing.await.map_or(Done::Nothing, then) }));
+        let writing = self.records.save(self.revision, &self.record);
+        self.work.push(Box::pin(async move { then(writing.await) }));
     }
 
     pub(super) fn hold_order(&self, operation: &str, kind: HoldKind, epoch: u64) -> HoldOrder {

@@ -17,7 +17,7 @@ use crate::args::{AgentArgs, Settings, Surroundings};
 use crate::hold::HoldFile;
 use crate::hook::{Drain, HookOptions, Records};
 use crate::journal::{self, Journal};
-use crate::life::{self, FAILURE, Parts};
+use crate::life::{self, FAILURE, Parts, Reach};
 use crate::process::helper::Helper;
 use crate::supervise::{self, Supervisor};
 
@@ -108,8 +108,7 @@ async fn begin(settings: Settings) -> Result<u8, BeginError> {
     let parts = Parts {
         options,
         records: Records::in_directory(journal.directory()),
-        scheduler: settings.scheduler,
-        listen: settings.listen,
+        reach: Reach::Sockets { scheduler: settings.scheduler, listen: settings.listen },
         agent_id: journal.contents().agent_id,
         stop_order: settings.stop_order,
         labels: settings.labels,

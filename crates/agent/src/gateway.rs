@@ -7,16 +7,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request as HttpRequest, Response as HttpResponse};
 use hyper_util::rt::TokioIo;
 use quiesce_protocol::ERROR_DOMAIN;
 use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
 use quiesce_protocol::v1::{self, ErrorReason};
 use quiesce_runtime::backoff::Backoff;
 use quiesce_runtime::machine::Machine;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::body::Body;
+use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
-use tower::service_fn;
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt as _, service_fn};
 
 use crate::application::End;
 use crate::hook::end_to_wire;
@@ -38,6 +41,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) fn pauses(machine: &Machine) -> Backoff {
     Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, machine.randomness())
 }
+
+/// What calls are made over.
+pub type Channel = BoxCloneSyncService<HttpRequest<Body>, HttpResponse<Body>, Status>;
 
 /// The scheduler, as an agent sees it. Clones share the connection.
 #[derive(Debug, Clone)]
@@ -195,7 +201,13 @@ impl Gateway {
         });
         let endpoint = endpoint.connect_timeout(CONNECT_LIMIT).timeout(CALL_LIMIT);
         let channel = endpoint.connect_with_connector_lazy(connector);
+        let channel = BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))));
         Ok(Self { channel, authority, machine })
+    }
+
+    /// A scheduler that is called over `channel`; whoever brings it has to end calls that take too long.
+    pub fn over(channel: Channel, authority: &str, machine: Machine) -> Self {
+        Self { channel, authority: authority.to_owned(), machine }
     }
 
     /// `host:port` of the scheduler.

@@ -96,4 +96,4 @@ pub mod serve;
 pub mod supervise;
 
 pub use gate::StartMode;
-pub use run::run;
+pub use run::{live, run};

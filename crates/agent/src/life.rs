@@ -28,6 +28,7 @@ use crate::gate::{Begun, Gate, StartMode, is_alive};
 use crate::gateway::{Class, Gateway, Registration, UrlError, pauses};
 use crate::hook::{self, Disposition, Hook, HookOptions, Records, View};
 use crate::link::{self, BindError, Link, Listener, Standing};
+use crate::serve::Service;
 
 /// The agent itself failed.
 pub(crate) const FAILURE: u8 = 1;
@@ -55,10 +56,8 @@ pub struct Parts {
     pub options: HookOptions,
     /// What the hook must not forget.
     pub records: Records,
-    /// URL of the scheduler.
-    pub scheduler: String,
-    /// Where the hook listens; without it the agent dials in.
-    pub listen: Option<Listen>,
+    /// How it and the scheduler reach each other.
+    pub reach: Reach,
     /// Name of the agent for life.
     pub agent_id: String,
     /// Place of the instance among those that are stopped one after the other.
@@ -81,6 +80,29 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// How an agent and its scheduler reach each other.
+pub enum Reach {
+    /// Over sockets of the machine.
+    Sockets {
+        /// URL of the scheduler.
+        scheduler: String,
+        /// Where the hook listens; without it the agent dials in.
+        listen: Option<Listen>,
+    },
+    /// In another way, which the caller provides: for whoever has both in one process.
+    Given {
+        /// The scheduler.
+        gateway: Gateway,
+        /// Where the scheduler finds the hook.
+        endpoint: String,
+        /// Brings the hook its calls until drained.
+        serve: Serve,
+    },
+}
+
+/// Brings a service its calls until drained.
+pub type Serve = Box<dyn FnOnce(Service, drain::Watch) -> BoxFuture<'static, ()> + Send>;
+
 /// Where the hook listens, and where others find it.
 #[derive(Debug, Clone)]
 pub struct Listen {
@@ -88,6 +110,12 @@ pub struct Listen {
     pub address: String,
     /// What the scheduler is told instead.
     pub advertise: Option<String>,
+}
+
+/// Where the hook is to be served.
+enum Place {
+    Socket(Listen),
+    Given(String, Serve),
 }
 
 /// Why an agent could not begin.
@@ -143,7 +171,10 @@ async fn begin(
 ) -> Result<Box<Life>, BeginError> {
     let machine = parts.options.machine.clone();
     let identity = parts.options.identity.clone();
-    let gateway = Gateway::new(machine.clone(), &parts.scheduler)?;
+    let (gateway, listen) = match parts.reach {
+        Reach::Sockets { scheduler, listen } => (Gateway::new(machine.clone(), &scheduler)?, listen.map(Place::Socket)),
+        Reach::Given { gateway, endpoint, serve } => (gateway, Some(Place::Given(endpoint, serve))),
+    };
     let status = app.status().borrow().clone();
     let never_ran = status.epoch == 0 && status.hold.is_none() && !is_alive(&status);
     if parts.standby && never_ran {
@@ -151,11 +182,12 @@ async fn begin(
         app.hold(order).await.map_err(BeginError::Standby)?;
     }
     let hook = Hook::open(Arc::clone(&app), parts.options, parts.records, tasks)?;
-    let listener = match parts.listen {
-        Some(listen) => {
+    let listener = match listen {
+        Some(Place::Socket(listen)) => {
             let (listener, bound) = link::bind(&*machine.network, &listen.address).await?;
             Some((listener, listen.advertise.unwrap_or(bound)))
         }
+        Some(Place::Given(endpoint, serve)) => Some((Listener::Given(serve), endpoint)),
         None => None,
     };
     let registration = Registration {
@@ -261,12 +293,14 @@ impl Life {
                     self.gate = None;
                     self.begun = Some(begun);
                 }
-                // Senders live as long as the agent; should one be gone, the others still wake us.
+                () = sleep_until(remind) => self.remind(),
+                Some(signal) = self.asked.next() => self.ask_to_end(signal),
+                // The verdict looks at all three, so that these have only to wake it: last, since an application can
+                // change its status without pause. Senders live as long as the agent; should one be gone, the others
+                // still wake us.
                 Ok(()) = self.status.changed() => {}
                 Ok(()) = self.view.changed() => {}
                 Ok(()) = self.standing.changed() => {}
-                Some(signal) = self.asked.next() => self.ask_to_end(signal),
-                () = sleep_until(remind) => self.remind(),
             }
         }
     }

@@ -3,11 +3,13 @@
 //! Owns registration and the connections the hook is served on, in either direction. Whatever happens to the scheduler
 //! or the network, it tries again, and the application notices nothing of it. It decides nothing about the application.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream;
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Network};
@@ -24,6 +26,7 @@ use crate::application::AppState;
 use crate::attach;
 use crate::gateway::{self, CallError, Class, Gateway, Registration};
 use crate::hook::Hook;
+use crate::life::Serve;
 use crate::serve::{self, Accepted, Access, BearerToken, ServeError};
 
 /// A listening agent registers again this often, so that a scheduler that lost its memory learns of it.
@@ -44,10 +47,21 @@ pub(crate) enum Standing {
 }
 
 /// Where the hook listens.
-#[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(Box<dyn machine::Listener>),
     Unix(UnixListener),
+    /// Somebody brings the calls.
+    Given(Serve),
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(_) => "Tcp",
+            Self::Unix(_) => "Unix",
+            Self::Given(_) => "Given",
+        })
+    }
 }
 
 /// Why the hook cannot listen.
@@ -146,18 +160,29 @@ impl Link {
     /// Listens until drained, and keeps the registration fresh meanwhile.
     pub(crate) async fn listen(self, listener: Listener) {
         let (hook, drain) = (self.hook.clone(), self.drain.clone());
-        let (token, serving) = match listener {
+        let (token, serving): (_, BoxFuture<'_, _>) = match listener {
             Listener::Tcp(listener) => {
                 let (token, access) = Access::bearer();
                 let incoming = stream::unfold(listener, |listener| async {
                     let accepted = listener.accept().await.map(|(socket, _peer)| Accepted::new(socket));
                     Some((accepted, listener))
                 });
-                (Some(token), futures::future::Either::Left(serve::serve(hook, access, incoming, drain)))
+                (Some(token), Box::pin(serve::serve(hook, access, incoming, drain)))
             }
             Listener::Unix(listener) => {
                 let incoming = UnixListenerStream::new(listener);
-                (None, futures::future::Either::Right(serve::serve(hook, Access::connected(), incoming, drain)))
+                (None, Box::pin(serve::serve(hook, Access::connected(), incoming, drain)))
+            }
+            Listener::Given(serve) => {
+                let (token, access) = Access::bearer();
+                let serving = serve(serve::service(hook, access), drain);
+                (
+                    Some(token),
+                    Box::pin(async {
+                        serving.await;
+                        Ok(())
+                    }),
+                )
             }
         };
         let (served, ()) = tokio::join!(serving, self.keep_registered(token));

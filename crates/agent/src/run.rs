@@ -17,7 +17,7 @@ use crate::hold::HoldFile;
 use crate::hook::{Drain, HookOptions, Records};
 use crate::host::{Commands, Host};
 use crate::journal::{self, Journal};
-use crate::life::{self, FAILURE, Parts};
+use crate::life::{self, FAILURE, Parts, Reach};
 use crate::process::helper::CommandLine;
 use crate::supervise::{self, Supervisor};
 
@@ -44,8 +44,8 @@ enum BeginError {
 pub fn run(args: AgentArgs) -> ExitCode {
     let telemetry = args.telemetry();
     let named = args.instance.is_some();
-    let settings = match args.resolve(Surroundings::read()) {
-        Ok(settings) => settings,
+    let (settings, reach) = match args.resolve(Surroundings::read()) {
+        Ok(resolved) => resolved,
         Err(problems) => return usage(&problems),
     };
     if let Err(error) = telemetry::init(&telemetry) {
@@ -61,7 +61,7 @@ pub fn run(args: AgentArgs) -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let code = runtime.block_on(Box::pin(live(settings)));
+    let code = runtime.block_on(Box::pin(live(settings, reach, &Host::linux(), &Tasks::new())));
     // Blocking work that is left is at most a file being written; the exit does not wait for a slow disk.
     runtime.shutdown_background();
     ExitCode::from(code)
@@ -76,8 +76,10 @@ fn usage(problems: &[String]) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-async fn live(settings: Settings) -> u8 {
-    match begin(settings, &Host::linux(), &Tasks::new()).await {
+/// One life of an agent on `host`, from its start to its exit code, see [`run`]. Everything it does runs as a task of
+/// `tasks` or in this future, so that aborting the ones and dropping the other is a crash.
+pub async fn live(settings: Settings, reach: Reach, host: &Host, tasks: &Tasks) -> u8 {
+    match begin(settings, reach, host, tasks).await {
         Ok(code) => code,
         Err(error) => {
             error!(error = %chain(&error), "the agent cannot begin");
@@ -87,7 +89,7 @@ async fn live(settings: Settings) -> u8 {
 }
 
 /// Opens what an earlier life left on `host`, and begins another.
-async fn begin(settings: Settings, host: &Host, tasks: &Tasks) -> Result<u8, BeginError> {
+async fn begin(settings: Settings, reach: Reach, host: &Host, tasks: &Tasks) -> Result<u8, BeginError> {
     let asked = host.signals.to_end()?;
     let journal = Journal::open(host, &settings.state_dir).await?;
     let supervisor = Supervisor::open(settings.supervise, journal.clone(), tasks).await?;
@@ -109,8 +111,7 @@ async fn begin(settings: Settings, host: &Host, tasks: &Tasks) -> Result<u8, Beg
     let parts = Parts {
         options,
         records: Records::among(Arc::clone(&host.files), journal.directory()),
-        scheduler: settings.scheduler,
-        listen: settings.listen,
+        reach,
         agent_id: journal.contents().agent_id,
         stop_order: settings.stop_order,
         labels: settings.labels,

@@ -19,7 +19,7 @@ use quiesce_operation::{ApplicationId, InstanceId, Moment};
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
 use quiesce_runtime::drain;
-use quiesce_runtime::machine::{Machine, Socket};
+use quiesce_runtime::machine::Socket;
 use quiesce_runtime::tasks::Tasks;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
@@ -28,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 use crate::records::{Connect, InstanceRecord};
 use crate::secrets::{HookToken, Secrets};
 use call::{Client, lost, protocol_error};
-use connection::{Connection, dial, reverse};
+use connection::{Connection, reverse};
+pub use connection::{Dial, HookChannel};
 pub use presence::{HookInfo, HookState, Presence};
 
 /// Most hooks asked for a sign of life at the same time: a thousand instances are gone through in seconds, and one
@@ -54,7 +55,7 @@ struct Inner {
     known: watch::Sender<BTreeMap<Name, Arc<Hook>>>,
     secrets: Arc<Secrets>,
     clock: Arc<dyn Clock>,
-    machine: Machine,
+    dial: Arc<dyn Dial>,
     tasks: Tasks,
     drain: drain::Watch,
     signs_of_life: Semaphore,
@@ -73,7 +74,7 @@ pub(crate) struct Hook {
     /// Asks the monitor to look now.
     look: Arc<Notify>,
     clock: Arc<dyn Clock>,
-    machine: Machine,
+    dial: Arc<dyn Dial>,
     forgotten: CancellationToken,
 }
 
@@ -107,14 +108,14 @@ impl Hooks {
     pub fn new(
         secrets: Arc<Secrets>,
         clock: Arc<dyn Clock>,
-        machine: Machine,
+        dial: Arc<dyn Dial>,
         tasks: Tasks,
         drain: drain::Watch,
     ) -> Self {
         let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
         let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
-        Self { inner: Arc::new(Inner { known, secrets, clock, machine, tasks, drain, signs_of_life, signs_of_absent }) }
+        Self { inner: Arc::new(Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent }) }
     }
 
     /// An instance was registered, or its registration has changed. It is asked for a sign of life at once. The
@@ -133,7 +134,7 @@ impl Hooks {
             presence: watch::Sender::new(Presence::default()),
             look: Arc::new(Notify::new()),
             clock: Arc::clone(&self.inner.clock),
-            machine: self.inner.machine.clone(),
+            dial: Arc::clone(&self.inner.dial),
             forgotten: CancellationToken::new(),
         });
         hook.reach(&record.connect);
@@ -349,9 +350,9 @@ impl Hook {
     }
 
     fn dialled(&self, endpoint: String) -> Link {
-        let look = Arc::clone(&self.look);
-        let connection = dial(&self.machine, &endpoint, Arc::new(move || look.notify_one()));
-        Link::Listening { endpoint, connection }
+        let (look, closed) = (Arc::clone(&self.look), CancellationToken::new());
+        let channel = self.dial.dial(&endpoint, closed.clone(), Arc::new(move || look.notify_one()));
+        Link::Listening { endpoint, connection: Connection { channel, closed } }
     }
 
     /// Puts a new attached connection in the place of an older one, which is closed.

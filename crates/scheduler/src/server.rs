@@ -5,6 +5,7 @@
 //! awaited, all within [`STOP_LIMIT`].
 
 mod accept;
+mod running;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,14 +15,12 @@ use std::time::Duration;
 
 use prost::Message as _;
 use quiesce_operation::Policy;
-use quiesce_protocol::v1;
-use quiesce_runtime::clock::{Clock, StartError, Timeline};
+use quiesce_runtime::clock::{StartError, Timeline};
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Machine};
-use quiesce_runtime::tasks::Tasks;
 use quiesce_store::embedded::{self, EmbeddedStore};
 use quiesce_store::memory::MemoryStore;
-use quiesce_store::{Batch, CommitError, Scan, Space, Store};
+use quiesce_store::{Batch, CommitError, Store};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -29,27 +28,14 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 use uuid::Uuid;
-use v1::agent_gateway_server::AgentGatewayServer;
-use v1::scheduler_server::SchedulerServer;
 
 use crate::admin::Admin;
-use crate::admission::Admission;
-use crate::attach::Attachments;
-use crate::driver::{self, Handle};
-use crate::history::{self, Follower, History};
-use crate::hooks::Hooks;
-use crate::metrics::Metrics;
-use crate::records::{AnchorRecord, InstanceRecord, LoadError, anchor_key, load, load_all, put};
-use crate::registry::Registry;
-use crate::retention::Retention;
+use crate::driver;
+use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
-use crate::service::{Parts, Service};
-use crate::steady::Steady;
-use crate::watch::Watches;
+pub use running::{GrpcService, Running};
 
-/// Longest message, both ways; of the contract.
-const MESSAGE_MAX: usize = 1 << 20;
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
 /// How often an idle client is asked whether it lives, and how long it may take to answer.
@@ -166,17 +152,22 @@ pub enum RunError {
 #[derive(Debug)]
 pub struct Scheduler;
 
-/// A scheduler with its sockets and its store, not serving yet.
-pub struct Bound {
+/// A scheduler with its store, clock and secrets: all of it but the sockets.
+pub struct Opened {
     machine: Machine,
-    listener: Box<dyn machine::Listener>,
-    admin: Option<TcpListener>,
-    local: SocketAddr,
-    admin_local: Option<SocketAddr>,
     store: Arc<dyn Store>,
     timeline: Arc<Timeline>,
     secrets: Arc<Secrets>,
     config: Config,
+}
+
+/// A scheduler with its sockets and its store, not serving yet.
+pub struct Bound {
+    opened: Opened,
+    listener: Box<dyn machine::Listener>,
+    admin: Option<TcpListener>,
+    local: SocketAddr,
+    admin_local: Option<SocketAddr>,
 }
 
 impl Scheduler {
@@ -204,6 +195,15 @@ impl Scheduler {
             }
             None => (None, None),
         };
+        let opened = Self::open_on(machine, config).await?;
+        Ok(Bound { opened, listener, admin, local, admin_local })
+    }
+
+    /// Opens the store and reserves no sockets: for whoever brings the calls in another way.
+    ///
+    /// # Errors
+    /// As [`Scheduler::bind`].
+    pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
         let store = open_store(&config.store).await?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
         let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
@@ -213,8 +213,7 @@ impl Scheduler {
         let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
         store.commit(first).await.map_err(BindError::Write)?;
         let secrets = Secrets::load(&*store, &mut entropy_of(&machine)).await.map_err(BindError::Secrets)?;
-        let secrets = Arc::new(secrets);
-        Ok(Bound { machine, listener, admin, local, admin_local, store, timeline, secrets, config })
+        Ok(Opened { machine, store, timeline, secrets: Arc::new(secrets), config })
     }
 }
 
@@ -229,16 +228,6 @@ async fn open_store(choice: &StoreChoice) -> Result<Arc<dyn Store>, BindError> {
             Ok(Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?))
         }
     }
-}
-
-/// Everything that runs, and what is needed to stop it.
-struct Running {
-    service: Service,
-    attachments: Attachments,
-    driver: Handle,
-    metrics: Metrics,
-    tasks: Tasks,
-    resumed: usize,
 }
 
 impl Bound {
@@ -272,9 +261,12 @@ impl Bound {
         ready: impl FnOnce(usize),
     ) -> Result<(), RunError> {
         let (signal, drain) = drain::channel();
-        let running = self.start(&drain).await?;
-        let Running { service, attachments, driver, metrics, tasks, resumed } = running;
-        let Self { listener, admin, store, .. } = self;
+        let Self { opened, listener, admin, .. } = self;
+        let store = Arc::clone(&opened.store);
+        let dial = Arc::new(opened.machine.clone());
+        let running = opened.start(dial, &drain).await?;
+        let (scheduler, gateway) = running.servers();
+        let Running { attachments, driver, metrics, tasks, resumed, .. } = running;
         if let Some(listener) = admin {
             let admin = Admin { metrics: metrics.clone(), driver, store: Arc::clone(&store), drain: drain.clone() };
             tasks.spawn("admin", admin.run(listener, tasks.clone()));
@@ -290,8 +282,8 @@ impl Bound {
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .layer(RpcLayer::new(metrics))
-            .add_service(limited(SchedulerServer::new(service.clone())))
-            .add_service(limited_gateway(AgentGatewayServer::new(service)))
+            .add_service(scheduler)
+            .add_service(gateway)
             .add_service(health_server)
             .add_service(reflection()?.build_v1().map_err(|error| RunError::Reflection(Box::new(error)))?)
             .add_service(reflection()?.build_v1alpha().map_err(|error| RunError::Reflection(Box::new(error)))?);
@@ -321,69 +313,6 @@ impl Bound {
         info!("scheduler stopped; open operations rest where they are");
         outcome.map_err(RunError::Serve)
     }
-
-    /// Makes the parts and takes up what is in the store.
-    async fn start(&self, drain: &drain::Watch) -> Result<Running, RunError> {
-        let read = |error: LoadError| RunError::Read(Box::new(error));
-        let tasks = Tasks::new();
-        let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&self.timeline) as Arc<dyn Clock>));
-        let (store, secrets) = (Arc::clone(&self.store), Arc::clone(&self.secrets));
-        let machine = self.machine.clone();
-        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), machine.clone(), tasks.clone(), drain.clone());
-        for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
-            hooks.registered(&instance.record);
-        }
-        let driver = Handle::new(driver::Parts {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            hooks: hooks.clone(),
-            secrets: Arc::clone(&secrets),
-            tasks: tasks.clone(),
-            drain: drain.clone(),
-            randomness: Box::new({
-                let machine = machine.clone();
-                move || machine.randomness()
-            }),
-        });
-        let metrics = Metrics::new();
-        let (history, follower): (History, Follower) =
-            history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone());
-        tasks.spawn("history", follower.run(drain.clone()));
-        let retention = Retention {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            timeline: Some(Arc::clone(&self.timeline)),
-        };
-        tasks.spawn("retention", retention.run(drain.clone()));
-        let plan = driver.recover().await.map_err(RunError::Recover)?;
-        let default_policy = Arc::new(self.config.default_policy.clone());
-        let registry = Registry {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            hooks: hooks.clone(),
-            default_policy: Arc::clone(&default_policy),
-        };
-        let attachments = Attachments::new(hooks, secrets, entropy_of(&machine));
-        let service = Service::new(Parts {
-            admission: Admission::new(registry.clone(), driver.clone(), machine),
-            registry,
-            driver: driver.clone(),
-            attachments: attachments.clone(),
-            watches: Watches { store, clock, history, drain: drain.clone() },
-            tasks: tasks.clone(),
-            default_policy,
-            attach_endpoint: self.config.attach_endpoint.clone(),
-        });
-        Ok(Running { service, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
-    }
-}
-
-fn limited(server: SchedulerServer<Service>) -> SchedulerServer<Service> {
-    server.max_decoding_message_size(MESSAGE_MAX)
-}
-
-fn limited_gateway(server: AgentGatewayServer<Service>) -> AgentGatewayServer<Service> {
-    server.max_decoding_message_size(MESSAGE_MAX)
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {

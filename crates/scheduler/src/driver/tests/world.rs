@@ -98,7 +98,13 @@ impl World {
         let secrets = Arc::new(Secrets::load(&*store, &mut entropy_of(&machine)).await.unwrap());
         let (signal, drain) = drain::channel();
         let tasks = Tasks::new();
-        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), machine.clone(), tasks.clone(), drain.clone());
+        let hooks = Hooks::new(
+            Arc::clone(&secrets),
+            Arc::clone(&clock),
+            Arc::new(machine.clone()),
+            tasks.clone(),
+            drain.clone(),
+        );
         let attachments = Attachments::new(hooks.clone(), Arc::clone(&secrets), entropy_of(&machine));
         let handle = Handle::new(Parts {
             store: Arc::clone(&store),

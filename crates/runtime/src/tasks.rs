@@ -81,6 +81,12 @@ impl Tasks {
         self.tracker.is_empty()
     }
 
+    /// Aborts every task at its next await point, and waits for nothing: what a crash of the process does.
+    pub fn abort(&self) {
+        // Whoever crashes has nobody to tell what was lost.
+        let _names = self.running.abort_all();
+    }
+
     /// Waits until every task has ended, at most `limit`; then aborts the rest and names them in the error. Tasks
     /// spawned meanwhile are waited for as well.
     pub async fn shutdown(&self, limit: Duration) -> Result<(), UnfinishedError> {

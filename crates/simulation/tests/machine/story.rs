@@ -26,6 +26,9 @@ pub(crate) const INSTANCE: &str = "applications/db/instances/db-0";
 /// Longer than anything in a story, in virtual time.
 pub(crate) const PLENTY: Duration = Duration::from_secs(900);
 
+/// One attempt that is lost with a crash, and some to spare.
+const ATTEMPTS_MAX: i32 = 4;
+
 /// What an attempt has.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
@@ -153,14 +156,14 @@ impl Story {
 
     /// As a scheduler does it: another attempt whenever a grace period is over.
     pub(crate) async fn shutdown_in_attempts(&self, epoch: i64) -> ShutdownStatus {
-        for attempt in 1.. {
+        for attempt in 1..=ATTEMPTS_MAX {
             let id = format!("s{attempt}");
             let joined = async |story: &Self| story.shutdown_once(&id, epoch, attempt).await.ok();
             if let Ok(done) = timeout(GRACE, self.eventually("the end of the shutdown", joined)).await {
                 return done;
             }
         }
-        unreachable!("attempts do not run out")
+        panic!("{ATTEMPTS_MAX} attempts; what happened:\n{}", self.log());
     }
 
     /// A whole start, likewise. Says whether the application came up.

@@ -180,7 +180,8 @@ impl Machine {
         self.kernel().helpers.insert(line.to_owned(), helper);
     }
 
-    /// Decides what becomes of every write of the agent from now on; without it all succeed at once.
+    /// Decides what becomes of every write of the agent from now on; without it all succeed at once. It is called with the
+    /// machine locked: it must not call the machine.
     pub fn set_fate(&self, fate: impl FnMut(&Write<'_>) -> Fate + Send + 'static) {
         self.kernel().disk.set_fate(Box::new(fate));
     }

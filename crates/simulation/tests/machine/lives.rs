@@ -64,12 +64,14 @@ fn the_same_seed_is_the_same_story() {
 }
 
 #[test]
-fn a_thousand_lives_take_no_time() {
+fn every_seed_is_a_whole_life() {
+    // Without optimization the same takes twenty times as long.
+    let lives = if cfg!(debug_assertions) { 50 } else { 1_000 };
     let begun = Instant::now();
-    for seed in 0..1_000 {
+    for seed in 0..lives {
         told(async { drop(whole_life(seed).await) });
     }
-    println!("1,000 lives in {:?}", begun.elapsed());
+    println!("{lives} lives in {:?}", begun.elapsed());
 }
 
 #[test]

@@ -75,6 +75,12 @@ impl Running {
         &self.tasks
     }
 
+    /// How many operations were taken up.
+    #[must_use]
+    pub fn resumed(&self) -> usize {
+        self.resumed
+    }
+
     /// Whether every open operation is driven and its changes reach the store.
     #[must_use]
     pub fn is_healthy(&self) -> bool {

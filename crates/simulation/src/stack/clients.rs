@@ -54,11 +54,17 @@ async fn answered(world: &World, number: usize, ask: &Ask) -> Option<String> {
     if let Some(Outcome::Refused(_)) = known {
         return None;
     }
+    let mut told = String::new();
     loop {
         let answer = timeout(CALL_LIMIT, request(world, ask)).await;
         let outcome = match answer {
             Ok(Ok(operation)) => Outcome::Accepted(operation.name),
-            Ok(Err(status)) if is_worth_repeating(&status) => {
+            Ok(Err(status)) if is_worth_repeating(world, ask, &status) => {
+                let answer = format!("{:?} {}", status.code(), status.message());
+                if answer != told {
+                    world.story.tell("caller", format_args!("{}: not yet, {answer}", ask.request_id));
+                    told = answer;
+                }
                 sleep(PAUSE).await;
                 continue;
             }
@@ -94,20 +100,28 @@ async fn request(world: &World, ask: &Ask) -> Result<v1::Operation, Status> {
 
 /// Nobody has answered, or the answer will be another one soon: another operation holds the application, it is not
 /// registered yet, its standby is not.
-fn is_worth_repeating(status: &Status) -> bool {
+fn is_worth_repeating(world: &World, ask: &Ask, status: &Status) -> bool {
     match status.code() {
         Code::Unavailable
         | Code::Unknown
         | Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
-        | Code::ResourceExhausted
-        | Code::NotFound => true,
+        | Code::ResourceExhausted => true,
+        Code::NotFound => !is_deleted(world, ask.application),
         Code::FailedPrecondition => ["is held by", "stands by on", "nothing is registered"]
             .iter()
             .any(|passing| status.message().contains(passing)),
         _ => false,
     }
+}
+
+/// Whether a deletion of the application was accepted.
+fn is_deleted(world: &World, application: &str) -> bool {
+    let memory = world.memory();
+    let accepted = |number: usize| matches!(memory.outcomes.get(&number), Some(Outcome::Accepted(_)));
+    let mut asks = world.plan.asks.iter().enumerate();
+    asks.any(|(number, ask)| ask.application == application && ask.target.is_none() && accepted(number))
 }
 
 async fn reconsider(world: &World, operation: &str, what: Afterthought) {

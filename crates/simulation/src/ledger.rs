@@ -89,12 +89,6 @@ impl Ledger {
         self.state().full = full;
     }
 
-    /// Whether the disk is full.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.state().full
-    }
-
     /// No crash is planned any more.
     pub fn forget_crash(&self) {
         self.state().crash = None;

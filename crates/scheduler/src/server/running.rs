@@ -81,10 +81,10 @@ impl Running {
         self.resumed
     }
 
-    /// Whether every open operation is driven and its changes reach the store.
+    /// Operations that ought to be driven and are not, since this scheduler began.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.driver.is_healthy()
+    pub fn abandoned(&self) -> usize {
+        self.driver.gauges().failed
     }
 }
 

@@ -111,8 +111,8 @@ impl SchedulerParty {
             () = self.ledger.crashed() => Blow::Crash,
             Ok(()) = self.blows.changed() => self.blows.borrow_and_update().1,
         };
-        if !running.is_healthy() && !self.ledger.is_full() {
-            // Said before it is gone: afterwards nobody knows.
+        // Asked before it is gone: afterwards nobody knows.
+        if running.abandoned() > 0 {
             self.laws.broken(Law::NobodyFails, "an operation is not driven any more".to_owned());
         }
         match blow {

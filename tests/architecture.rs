@@ -15,12 +15,17 @@ use toml::{Table, Value};
 /// place has to be decided first.
 const EDGES: &[(&str, &[&str])] = &[
     ("quiesce-protocol", &[]),
-    ("quiesce-operation", &[]),
+    // Switches for bugs, which tests alone turn on: it depends on nothing and does nothing.
+    ("quiesce-mutation", &[]),
+    ("quiesce-operation", &["quiesce-mutation"]),
     ("quiesce-runtime", &[]),
     // Wire and disk formats evolve separately, and bytes are all a store needs to know of an operation.
     ("quiesce-store", &[]),
-    ("quiesce-scheduler", &["quiesce-operation", "quiesce-protocol", "quiesce-runtime", "quiesce-store"]),
-    ("quiesce-agent", &["quiesce-protocol", "quiesce-runtime"]),
+    (
+        "quiesce-scheduler",
+        &["quiesce-mutation", "quiesce-operation", "quiesce-protocol", "quiesce-runtime", "quiesce-store"],
+    ),
+    ("quiesce-agent", &["quiesce-mutation", "quiesce-protocol", "quiesce-runtime"]),
     ("quiesce-demo", &["quiesce-protocol", "quiesce-runtime"]),
     // The binary links scheduler and agent only to start them; everything else goes over the public API.
     ("quiesce-cli", &["quiesce-agent", "quiesce-demo", "quiesce-protocol", "quiesce-runtime", "quiesce-scheduler"]),
@@ -29,6 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "quiesce-simulation",
         &[
             "quiesce-agent",
+            "quiesce-mutation",
             "quiesce-operation",
             "quiesce-protocol",
             "quiesce-runtime",
@@ -54,7 +60,7 @@ const CLOSED: &[(&str, &[&str], &str)] = &[
     (
         "quiesce-operation",
         // minicbor derives the encoding of a snapshot; it does no IO and needs neither clock nor allocator of its own.
-        &["minicbor", "thiserror", "uuid"],
+        &["minicbor", "quiesce-mutation", "thiserror", "uuid"],
         "the core is pure: what it needs from outside comes in as an input and goes out as an effect",
     ),
     (

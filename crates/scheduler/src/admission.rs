@@ -21,6 +21,8 @@ use quiesce_store::{Batch, Expect, Revision, Space};
 use tracing::info;
 use uuid::Builder;
 
+use quiesce_mutation::{Mutant, active};
+
 use crate::convert;
 use crate::convert::resource::etag;
 use crate::driver::{Command, CommandError, Handle};
@@ -111,6 +113,9 @@ impl Admission {
             let batch = self.batch(&draft).await?;
             let batch = self.registry.remember(batch, request_id.as_ref(), free, RequestResult::Operation(id.clone()));
             let batch = finish(batch, &draft);
+            if active(Mutant::AnswersBeforePersisting) {
+                return Ok(Accepted { operation: draft.operation, revision: Revision::ZERO });
+            }
             let revision = match &draft.supersedes {
                 None => self.registry.commit(batch).await?.map(|committed| committed.last),
                 Some(old) => self.supersede(old, &id, batch).await?,

@@ -31,6 +31,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
+use quiesce_mutation::{Mutant, active};
+
 use crate::hooks::Hooks;
 use crate::hooks::report::blot_out;
 use crate::records::{self, LoadError, OperationRecord};
@@ -337,7 +339,7 @@ impl Handle {
     fn check_token(&self, shutdown_id: &str, token: &CompletionToken) -> Result<ShutdownId, CompletionError> {
         let id = ShutdownId::parse(shutdown_id).ok_or(CompletionError::NotFound)?;
         let right = self.context.secrets.completion_token(&id).matches(token);
-        if right { Ok(id) } else { Err(CompletionError::TokenInvalid) }
+        if right || active(Mutant::TokenUnchecked) { Ok(id) } else { Err(CompletionError::TokenInvalid) }
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 use v1::operation_event::Type;
 
+use quiesce_mutation::{Mutant, active};
+
 use crate::convert;
 use crate::convert::operation::{operation_to_wire, summary_to_wire};
 use crate::filter::Filter;
@@ -106,6 +108,8 @@ impl Watches {
                 return Err(Problem::ResumeTokenExpired);
             }
             self.history.check_reaches(cursor).await?;
+            let late = u64::from(active(Mutant::ResumesOneTooLate));
+            let cursor = Revision::new(cursor.as_u64() + late);
             (cursor, Stage::Live)
         };
         let mut watch = Watch {

@@ -35,8 +35,12 @@ pub struct Scenario {
     pub drains: bool,
     /// What is asked for, one after the other.
     pub rounds: Vec<Kind>,
+    /// How long a drain command runs.
+    pub draining: Duration,
     /// Somebody meddles: cancels, extends, retries.
     pub meddling: bool,
+    /// Somebody takes a request back so soon after it was accepted.
+    pub regret: Option<Duration>,
 }
 
 impl Scenario {
@@ -68,7 +72,9 @@ impl Scenario {
             home: if chance.percent(75) { Home::Host } else { Home::Container },
             drains: chance.percent(40),
             rounds,
+            draining: chance.millis(0..=1_500),
             meddling: !calm && chance.percent(40),
+            regret: (!calm && chance.percent(15)).then(|| chance.millis(0..=2_500)),
         }
     }
 

@@ -67,9 +67,14 @@ struct State {
     weather: Weather,
     cut: BTreeMap<(Party, Party), Instant>,
     served: BTreeMap<String, Served>,
+    /// Sees every request that is sent.
+    tap: Option<Tap>,
     /// Calls to these services are streams of answers; the others are collected.
     streaming: BTreeSet<&'static str>,
 }
+
+/// Sees the path and the bytes of a request.
+pub type Tap = Arc<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 /// Somebody serves under a name.
 #[derive(Clone)]
@@ -96,6 +101,11 @@ impl Wire {
     /// Changes the weather.
     pub fn set_weather(&self, weather: Weather) {
         self.state().weather = weather;
+    }
+
+    /// Somebody listens on the wire.
+    pub fn set_tap(&self, tap: Tap) {
+        self.state().tap = Some(tap);
     }
 
     /// Whoever calls `name` reaches `service` until `closed` is cancelled, which also breaks what is under way.

@@ -9,6 +9,7 @@ mod clocks;
 mod people;
 mod scheduler;
 mod storm;
+mod thief;
 mod watcher;
 
 use std::cell::RefCell;
@@ -26,12 +27,14 @@ use crate::chance::Chance;
 use crate::laws::{Fact, Law, Laws, Violation};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use crate::machine::temper::Helper;
 use crate::scenario::{Scenario, decent_temper};
 use crate::story::Story;
 use crate::wire::{Channel, Party, Wire};
 use agent::{AgentParty, DiskPlan, Keeping, Plug};
 use clocks::{Clocks, Seeded};
 use scheduler::{Blow, SchedulerParty};
+use thief::Thief;
 use watcher::{Progress, Watcher};
 
 /// The application all worlds are about.
@@ -41,6 +44,7 @@ const CLUSTERS: [&str; 2] = ["north", "south"];
 const SCHEDULER: Party = Party(0);
 const CALLER: Party = Party(500);
 const WATCHER: Party = Party(501);
+const THIEF: Party = Party(502);
 const SERVICE: &str = "scheduler";
 const GATEWAY: &str = "gateway";
 /// Calls that are answered by a stream.
@@ -174,6 +178,7 @@ impl World {
             let machine = Machine::new(&machine_name, scenario.home, chance.next(), seen);
             let machine = machine.on(Arc::new(Plug { wire: wire.clone(), party }));
             machine.set_temper(temper.clone());
+            machine.set_helper("drain", Helper { takes: scenario.draining, ..Helper::default() });
             let disk = Arc::new(Mutex::new(DiskPlan::default()));
             machine.set_fate(agent::fate(machine_name, laws.clone(), Arc::clone(&disk)));
             let (blows, receiver) = watch::channel((0, agent::Blow::Crash));
@@ -203,6 +208,10 @@ impl World {
             progress,
         };
         parties.spawn(Box::pin(watcher.follow()));
+        if !scenario.calm {
+            let thief = Thief::new(&wire, story.clone(), laws.clone(), chance.split());
+            parties.spawn(Box::pin(thief.steal()));
+        }
         Self { scenario, chance, story, laws, wire, ledger, clocks, scheduler, agents, watching }
     }
 
@@ -249,6 +258,11 @@ impl World {
         sleep(pause).await;
         let request_id = format!("request-{number}");
         let name = self.request(kind, target, &request_id).await;
+        if let (Some(name), Some(pause)) = (&name, self.scenario.regret) {
+            sleep(pause).await;
+            self.laws.fact(Fact::Person);
+            self.cancel(name).await;
+        }
         let over = match &name {
             Some(name) if self.scenario.meddling => tokio::select! {
                 biased;

@@ -18,6 +18,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::DrainOrder;
 use super::engine::{Done, Engine, Reply, ended, since};
 use super::order::ShutdownOrder;
@@ -151,6 +153,7 @@ impl Engine {
             }
             Stage::Draining(drain) => drain.abort(),
             Stage::Recording if shutdown.phase < Phase::Stopping => {}
+            Stage::Waiting if active(Mutant::CancelsTooLate) => {}
             Stage::Recording
             | Stage::Committing
             | Stage::Holding
@@ -359,6 +362,10 @@ impl Engine {
             Err(error @ (StopError::NotTold { .. } | StopError::NotDurable(_))) if !over => {
                 warn!(error = %chain(&error), "the application was not told to stop, it runs on");
                 self.conclude_shutdown(Outcome::StillRunning, None, &chain(&error).to_string());
+            }
+            Ok(()) if active(Mutant::ToldIsStopped) => {
+                let status = self.status.borrow().clone();
+                self.on_end(&status);
             }
             Ok(()) | Err(_) => shutdown.stage = Stage::Waiting,
         }

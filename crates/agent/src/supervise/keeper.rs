@@ -20,6 +20,8 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{
     Config, OpenError, Order, check,
     hearing::receive,
@@ -276,6 +278,9 @@ impl Keeper {
     }
 
     async fn hold(&mut self, order: HoldOrder) -> Result<(), HoldError> {
+        if active(Mutant::HoldForgotten) {
+            return Ok(());
+        }
         let same = |hold: &Hold| {
             let asked = (&order.operation, order.kind, order.epoch);
             hold.deleted || (&hold.operation, hold.kind, hold.epoch) == asked
@@ -321,7 +326,11 @@ impl Keeper {
             contents.epoch = epoch;
             contents.run = Some(written);
         });
-        write.await.map_err(not_durable)?;
+        if active(Mutant::StartsBeforeJournal) {
+            drop(write);
+        } else {
+            write.await.map_err(not_durable)?;
+        }
         // After the epoch is used up: should we die in between, the hold stays and the epoch is not used twice.
         self.hold_file.clear().await.map_err(|error| StartError::NotDurable(error.into()))?;
         self.present =
@@ -368,7 +377,7 @@ impl Keeper {
         let contents = self.journal.contents();
         match (&self.present.hold, permission) {
             (Some(hold), _) if hold.deleted => Err(StartError::Deleted { message: self.hold_file.note(hold) }),
-            (_, Permission::New(epoch)) if epoch > contents.epoch => Ok(epoch),
+            (_, Permission::New(epoch)) if epoch > contents.epoch || active(Mutant::EpochIgnored) => Ok(epoch),
             (_, Permission::New(epoch)) => Err(StartError::Outdated { epoch, highest: contents.epoch }),
             (Some(hold), Permission::Standing | Permission::Unfenced) => Err(StartError::Held(hold.clone())),
             (None, Permission::Standing) if contents.has_standing_permission() => Ok(contents.epoch),

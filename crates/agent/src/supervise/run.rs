@@ -13,6 +13,8 @@ use futures::future::BoxFuture;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+use quiesce_mutation::{Mutant, active};
+
 use super::members::Members;
 use crate::{
     application::{AppState, End, Evidence, Ready},
@@ -120,7 +122,7 @@ impl LiveRun {
             {
                 *exit = process.peek()?;
             }
-            if !self.members.is_empty() {
+            if !self.members.is_empty() && (self.leader_lives() || !active(Mutant::ChildrenIgnored)) {
                 self.plan_rescan(changed);
                 return Ok(true);
             }

@@ -10,6 +10,8 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{
     StopMethod,
     keeper::{Keeper, helper_variables},
@@ -34,7 +36,8 @@ impl Keeper {
         self.look().await;
         let Some(run) = &self.run else { return Ok(()) };
         let before = run.record.told.clone();
-        if before.as_ref().is_some_and(|told| told.shutdown_id == order.shutdown_id) {
+        let same = |told: &Told| told.shutdown_id == order.shutdown_id && !active(Mutant::TellsAgain);
+        if before.as_ref().is_some_and(same) {
             return Ok(());
         }
         let told = Told { shutdown_id: order.shutdown_id.clone(), rung: 0, rest: !run.leader_lives() };

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{Operation, Slot, State};
 use crate::failure::{Failure, Reason};
 use crate::id::InstanceId;
@@ -25,7 +27,8 @@ impl Operation {
         report: StopReport,
         step: &mut Step,
     ) {
-        let known = |&slot: &Slot| self.at(slot).shutdown.is_some() && self.at(slot).fence() == attempt;
+        let current = |fence: u32| fence == attempt || active(Mutant::StaleAttemptCounts);
+        let known = |&slot: &Slot| self.at(slot).shutdown.is_some() && current(self.at(slot).fence());
         let Some(slot) = self.locate(instance).filter(known) else { return };
         match self.at(slot).run {
             Run::Calling { .. } | Run::Running { .. } => self.heard(now, slot, report, step),
@@ -120,7 +123,7 @@ impl Operation {
     }
 
     fn finish(&mut self, now: Moment, slot: Slot, result: &StopResult, step: &mut Step) {
-        if result.proves_end(self.policy.min_evidence) {
+        if result.proves_end(self.policy.min_evidence) || active(Mutant::AnyResultProves) {
             self.note_end(now, slot, result, step);
             return;
         }

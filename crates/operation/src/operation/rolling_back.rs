@@ -1,6 +1,8 @@
 //! ROLLING_BACK: the target is stopped and its end verified; only then the held source is started again, under a higher
 //! epoch.
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{Operation, Slot, Stage, State};
 use crate::failure::{Failure, Reason};
 use crate::member::{Member, Run};
@@ -94,7 +96,8 @@ impl Operation {
     /// stops standbys too; what did not run at the source stays where it is, or there would be a second copy.
     fn list_sources(&mut self) {
         let source = &self.request.source;
-        for member in self.members.iter().filter(|member| member.has_ended() && member.cluster == *source) {
+        let is_source = |member: &&Member| member.cluster == *source || active(Mutant::StandbysStarted);
+        for member in self.members.iter().filter(is_source).filter(|member| member.has_ended()) {
             if self.starts.iter().any(|start| start.rollback && start.instance == member.instance) {
                 continue;
             }
@@ -158,7 +161,8 @@ impl Operation {
     /// ones, and after a migration that was abandoned half-way the application may run there. As long as it does,
     /// nothing is started at the source.
     fn lives_elsewhere(&self) -> Option<&Member> {
-        self.members.iter().find(|member| member.cluster != self.request.source && !member.has_ended())
+        let elsewhere = |member: &&Member| member.cluster != self.request.source && !member.has_ended();
+        self.members.iter().find(elsewhere).filter(|_| !active(Mutant::StandbysStarted))
     }
 
     /// Whether what has stopped could be started again.

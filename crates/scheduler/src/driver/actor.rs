@@ -15,6 +15,8 @@ use quiesce_store::{CommitError, ReadError, Revision, record};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::change::{Along, Built, Change};
 use super::completion::{self, Verdict};
 use super::effects::Effects;
@@ -263,8 +265,14 @@ impl Actor {
 
     /// Persist, then act.
     async fn make_durable(&mut self, next: Operation, step: Step, along: Option<Along>) -> Result<(), Failed> {
-        let Step { changed, events, effects } = step;
+        let Step { changed, mut events, effects } = step;
         let mut forgotten = Vec::new();
+        if active(Mutant::ActsBeforePersisting) {
+            effects.iter().for_each(|effect| self.effects.perform(&next, effect.clone()));
+        }
+        if active(Mutant::EventLost) && events.len() > 1 {
+            events.pop();
+        }
         if changed || !events.is_empty() || along.is_some() {
             (self.revision, forgotten) = Box::pin(self.commit(&next, &events, along.as_ref())).await?;
             for event in events.iter().filter(|event| event.state != event.previous) {

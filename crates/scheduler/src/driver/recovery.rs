@@ -7,6 +7,8 @@ use quiesce_operation::{ApplicationId, OperationId};
 use quiesce_store::{SCAN_MAX, Scan, Space};
 use tracing::{error, info};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::actor::Entry;
 use super::{Handle, Snapshot};
 use crate::records::{self, LoadError, OperationRecord};
@@ -90,6 +92,9 @@ impl Handle {
             error!(key = refused.key, reason = refused.reason, "stored operation cannot be taken up");
         }
         for stored in &plan.resume {
+            if active(Mutant::OperationForgotten) {
+                continue;
+            }
             self.take_up(stored.clone(), Entry::Recovered);
         }
         info!(resumed = plan.resume.len(), refused = plan.refused.len(), "open operations taken up");

@@ -8,6 +8,8 @@ use quiesce_store::{Batch, Expect};
 use tracing::info;
 
 use super::{ApplicationDraft, Registry, TRIES, contended};
+use quiesce_mutation::{Mutant, active};
+
 use crate::convert;
 use crate::hooks::HookInfo;
 use crate::records::{
@@ -245,7 +247,9 @@ impl Registry {
         if instance.agent_id != wanted.agent_id {
             return Err(Problem::InstanceInUse(name));
         }
-        if let Some(operation) = &application.active_operation {
+        if let Some(operation) = &application.active_operation
+            && !active(Mutant::AdmitsWhileOpen)
+        {
             return refuse(format!("operations/{operation} is open"), Some(operation.clone()));
         }
         if instance.cluster != application.cluster {

@@ -50,6 +50,11 @@ impl Processes {
         unexcused.map(|run| run.instance.as_str()).collect()
     }
 
+    /// Whether an application was told to stop by this operation.
+    pub(super) fn was_told_by(&self, operation: &str) -> bool {
+        self.told.iter().any(|(.., shutdown)| shutdown.split('.').next() == Some(operation))
+    }
+
     pub(super) fn excuse(&mut self, instance: &str) {
         self.excused.insert(instance.to_owned());
     }
@@ -88,6 +93,11 @@ pub(super) fn happened(state: &mut State, happening: &Happening) {
 fn started(state: &mut State, happening: &Happening) {
     let Happening { machine, instance, epoch, .. } = happening;
     let processes = &state.processes;
+    let here = processes.highest.get(machine).copied().unwrap_or_default();
+    if processes.excused.contains(instance) && *epoch <= here {
+        // Somebody has let it pass that nobody knew its end; its agent never heard of that, and its permission stands.
+        return;
+    }
     let mut broken = Vec::new();
     for ((other, process), run) in &processes.live {
         let excused = processes.excused.contains(&run.instance);
@@ -104,7 +114,6 @@ fn started(state: &mut State, happening: &Happening) {
     }
     let elsewhere = processes.highest.iter().filter(|(other, _)| cluster(other) != cluster(machine));
     let elsewhere = elsewhere.map(|(_, epoch)| *epoch).max().unwrap_or_default();
-    let here = processes.highest.get(machine).copied().unwrap_or_default();
     if *epoch <= elsewhere || *epoch < here {
         broken.push((
             Law::EpochsRise,

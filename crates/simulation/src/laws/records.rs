@@ -78,6 +78,17 @@ fn entered(state: &mut State, operation: &Operation) {
             state.broken(Law::VerifiedFirst, format!("{id} is {name} while {} lives", left.join(", ")));
         }
     }
+    if operation.state() == StateName::Cancelled && state.processes.was_told_by(operation.id().as_str()) {
+        state.broken(Law::EndsOrRests, format!("{} is CANCELLED, and an application was told to stop", operation.id()));
+    }
+    let moves = operation.state() == StateName::Succeeded && operation.request().kind == Kind::Migrate;
+    let unready = operation.starts().iter().find(|start| !start.rollback && !start.is_ready());
+    if let Some(start) = unready.filter(|_| moves) {
+        state.broken(
+            Law::VerifiedFirst,
+            format!("{} is SUCCEEDED, and {} is not ready", operation.id(), start.instance),
+        );
+    }
     if operation.state() == StateName::Degraded && operation.failure().is_none() {
         state.broken(Law::EndsOrRests, format!("{} is DEGRADED without a reason", operation.id()));
     }
@@ -121,7 +132,15 @@ fn budgets(state: &mut State, now: Moment, before: &Operation, after: &Operation
 pub(super) fn appended(state: &mut State, story: &Story, revision: u64, value: &[u8]) {
     match read::event(value) {
         Ok(event) if event.kind == EventKind::Progress => {}
-        Ok(event) => state.events.push((revision, event.operation, event.state)),
+        Ok(event) => {
+            let last = state.events.iter().rfind(|(_, operation, _)| *operation == event.operation);
+            if let Some((_, _, before)) = last.filter(|(_, _, before)| *before != event.previous) {
+                let (id, before, previous) = (&event.operation, before.as_str(), event.previous.as_str());
+                state
+                    .broken(Law::WatchersSeeAll, format!("{id} was {before}, and its next event begins at {previous}"));
+            }
+            state.events.push((revision, event.operation, event.state));
+        }
         Err(error) => {
             story.tell("ledger", || format!("event {revision} cannot be read: {error}"));
             state.broken(Law::WatchersSeeAll, format!("event {revision} cannot be read: {error}"));

@@ -62,6 +62,10 @@ impl Wire {
             *request.headers_mut() = parts.headers.clone();
             request
         };
+        let tap = self.state().tap.clone();
+        if let Some(tap) = tap {
+            tap(parts.uri.path(), &bytes);
+        }
         let streaming = self.state().streaming.contains(parts.uri.path());
         self.travel(from, served.party).await?;
         if !streaming && self.strikes(|weather| weather.doubles) {

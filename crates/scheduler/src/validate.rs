@@ -11,6 +11,7 @@ use quiesce_operation::{
 };
 use quiesce_protocol::v1;
 
+use crate::convert::duration_from_wire;
 use crate::convert::report::{MESSAGE_MAX, TEXT_MAX};
 use crate::records::Connect;
 use crate::status::{Problem, Violation};
@@ -201,15 +202,14 @@ impl Violations {
 
     /// A duration, if set: not negative, at most seven days.
     pub(crate) fn duration(&mut self, field: &str, value: Option<&prost_types::Duration>) -> Option<Duration> {
-        let value = value?;
-        match Duration::try_from(*value) {
-            Ok(duration) if duration <= DURATION_MAX => Some(duration),
-            Ok(_) => {
+        match duration_from_wire(value?) {
+            Some(duration) if duration <= DURATION_MAX => Some(duration),
+            Some(_) => {
                 self.add(field, "must be at most 7 days");
                 None
             }
-            Err(_) => {
-                self.add(field, "must be a duration that is not negative");
+            None => {
+                self.add(field, "must be a duration that is not negative, with less than a second of nanoseconds");
                 None
             }
         }

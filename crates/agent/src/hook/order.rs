@@ -10,6 +10,7 @@ use quiesce_protocol::v1;
 
 use super::refusal::{Refusal, Violation};
 use super::token::Token;
+use super::wire;
 use crate::application::{HoldKind, Permission};
 use crate::identity::{is_cluster, is_instance_name, is_operation_name};
 
@@ -107,9 +108,8 @@ impl Checks {
         u64::try_from(epoch).unwrap_or(0)
     }
 
-    fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Option<Duration> {
-        let wire = wire?;
-        let duration = Duration::try_from(wire).ok().filter(|duration| *duration <= DURATION_MAX);
+    fn duration(&mut self, field: &str, given: Option<prost_types::Duration>) -> Option<Duration> {
+        let duration = wire::duration_from_wire(&given?).filter(|duration| *duration <= DURATION_MAX);
         self.require(field, duration.is_some(), "must be between 0 and 7 days");
         duration
     }
@@ -251,6 +251,15 @@ mod tests {
                 "shutdown_id"
             ]
         );
+    }
+
+    #[test]
+    fn durations_follow_the_rules_of_their_message() {
+        for (seconds, nanos) in [(0, -1), (2, -1), (2, 1_000_000_000), (i64::MIN, -999_999_999)] {
+            let grace_period = Some(prost_types::Duration { seconds, nanos });
+            let request = v1::ShutdownRequest { shutdown_id: "a".to_owned(), grace_period, ..Default::default() };
+            assert!(shutdown(request).is_err(), "{seconds} {nanos}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use quiesce_protocol::v1;
 
 use super::HookInfo;
 use crate::convert::report::evidence_from_wire;
-use crate::convert::unsigned;
+use crate::convert::{duration_from_wire, unsigned};
 
 /// Longest text without a limit of its own, in bytes.
 const TEXT_MAX: usize = 256;
@@ -153,9 +153,9 @@ fn capabilities(info: &v1::HookInfo) -> Capabilities {
     found
 }
 
-/// A duration somebody reported; a negative one says nothing.
+/// A duration somebody reported; one that is none says nothing.
 fn reported_duration(duration: Option<&prost_types::Duration>) -> Option<Duration> {
-    duration.and_then(|duration| Duration::try_from(*duration).ok())
+    duration.and_then(duration_from_wire)
 }
 
 /// Milliseconds since 1970 of a timestamp somebody reported; before 1970 it says nothing.
@@ -196,6 +196,16 @@ mod tests {
         assert_eq!((result.outcome, result.evidence), (StopOutcome::Unknown, Evidence::Claimed));
         let status = v1::StartStatus { phase: 99, ..Default::default() };
         assert_eq!(start_report(&status).phase, StartPhase::Starting);
+    }
+
+    #[test]
+    fn a_duration_that_is_none_says_nothing() {
+        for (seconds, nanos) in [(-1, 0), (i64::MIN, -999_999_999), (1, -1)] {
+            let duration = Some(prost_types::Duration { seconds, nanos });
+            let status = v1::ShutdownStatus { wanted_grace_period: duration, ..Default::default() };
+            assert_eq!(stop_report(&status).wanted_grace_period, None);
+            assert_eq!(stop_result(&v1::StopResult { duration, ..Default::default() }).duration, None);
+        }
     }
 
     #[test]

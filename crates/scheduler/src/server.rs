@@ -48,7 +48,7 @@ use crate::steady::Steady;
 use crate::watch::Watches;
 
 /// Longest message, both ways; of the contract.
-const MESSAGE_MAX: usize = 1 << 20;
+pub(crate) const MESSAGE_MAX: usize = 1 << 20;
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
 /// How often an idle client is asked whether it lives, and how long it may take to answer.

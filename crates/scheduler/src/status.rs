@@ -104,6 +104,8 @@ pub(crate) enum Problem {
 
     #[error("too much at once: {limit}")]
     LimitExceeded { limit: &'static str },
+    #[error("the message is larger than {maximum} bytes")]
+    MessageTooLarge { maximum: usize },
     #[error("not serving: {0}")]
     NotServing(&'static str),
     #[error("{0} is not implemented")]
@@ -249,6 +251,9 @@ fn row(problem: &Problem) -> Option<Row> {
         }
         Problem::LimitExceeded { limit } => {
             Row::new(Code::ResourceExhausted, R::LimitExceeded).with("limit", limit).pause(PAUSE)
+        }
+        Problem::MessageTooLarge { maximum } => {
+            Row::new(Code::ResourceExhausted, R::MessageTooLarge).with("maximum", maximum)
         }
         Problem::NotServing(_) => Row::new(Code::Unavailable, R::NotServing).pause(PAUSE),
         Problem::NotImplemented(what) => Row::new(Code::Unimplemented, R::NotImplemented).with("capability", what),

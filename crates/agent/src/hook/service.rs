@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::engine::Command;
 use super::order;
-use super::refusal::{Refusal, Violation};
+use super::refusal::Refusal;
 use super::report::{Progress, StartProgress};
 use super::token::Token;
 use super::{Hook, wire};
@@ -155,8 +155,7 @@ impl Hook {
             return Ok(());
         }
         if !crate::identity::is_instance_name(instance) {
-            let description = "must be applications/{application}/instances/{instance}".to_owned();
-            return Err(Refusal::Invalid(vec![Violation { field: "instance".to_owned(), description }]));
+            return Err(Refusal::field("instance", "must be applications/{application}/instances/{instance}"));
         }
         Err(Refusal::WrongInstance { asked: instance.to_owned(), own })
     }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use crate::status::Problem;
+use crate::status::{Problem, shown};
 
 /// Most restrictions in one filter; each costs a comparison for every resource looked at.
 const RESTRICTIONS_MAX: usize = 32;
@@ -235,7 +235,10 @@ impl Parser<'_> {
         }
         let Some((name, kind)) = self.fields.iter().copied().find(|(name, _)| *name == field) else {
             let known: Vec<&str> = self.fields.iter().map(|(name, _)| *name).collect();
-            return Err(wrong(at, &format!("`{field}` is not a field here; known: {}, labels.KEY", known.join(", "))));
+            return Err(wrong(
+                at,
+                &format!("`{}` is not a field here; known: {}, labels.KEY", shown(&field), known.join(", ")),
+            ));
         };
         let (value, prefix) = self.value()?;
         let test = match kind {
@@ -250,7 +253,7 @@ impl Parser<'_> {
                 let word = value.to_ascii_uppercase();
                 let word = bare(&word, strip);
                 if !is_known(&format!("{strip}{word}")) {
-                    return Err(wrong(value_at, &format!("`{value}` is not a value of {name}")));
+                    return Err(wrong(value_at, &format!("`{}` is not a value of {name}", shown(&value))));
                 }
                 Test::Enum { op, value: word.to_owned(), strip }
             }

@@ -115,6 +115,18 @@ pub(crate) enum Problem {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Most characters of a caller's text that an error repeats.
+const SHOWN_MAX: usize = 40;
+
+/// A caller's text as an error repeats it: without control characters, and cut, since errors travel in headers.
+pub(crate) fn shown(text: &str) -> String {
+    let mut cut: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        cut.push('…');
+    }
+    cut
+}
+
 fn first_violation(violations: &[Violation]) -> String {
     match violations {
         [] => "the request is not valid".to_owned(),

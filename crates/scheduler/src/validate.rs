@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use quiesce_operation::policy::{self, BACKOFF_MIN};
 use quiesce_operation::{
     ApplicationId, ClusterId, InstanceId, NameError, OperationId, Placement, Policy, PolicyOverrides,
 };
@@ -14,7 +15,7 @@ use quiesce_protocol::v1;
 use crate::convert::duration_from_wire;
 use crate::convert::report::{MESSAGE_MAX, TEXT_MAX};
 use crate::records::Connect;
-use crate::status::{Problem, Violation};
+use crate::status::{Problem, Violation, shown};
 
 /// Longest display name, in bytes.
 const DISPLAY_NAME_MAX: usize = 128;
@@ -32,13 +33,26 @@ const MAP_VALUE_MAX: usize = 1024;
 const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Longest filter: far above what anybody types, far below what would be work to parse.
 const FILTER_MAX: usize = 4096;
-/// Most violations reported; a request with more is not looked at by a person.
-const VIOLATIONS_MAX: usize = 100;
+/// Most bytes of violations that are reported. They travel in a header, and the strictest library (grpc-java) takes 8 KiB
+/// of headers in all; what it is sent beyond that breaks the call instead of explaining it.
+const VIOLATIONS_BYTES_MAX: usize = 5000;
+/// What a violation takes beside its texts.
+const VIOLATION_OVERHEAD: usize = 8;
 
 /// The violations found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Violations {
     found: Vec<Violation>,
+    bytes: usize,
+}
+
+/// What the values of a map are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    /// Lines for people and filters.
+    Lines,
+    /// Whatever the application makes of them, except what no environment variable holds.
+    Opaque,
 }
 
 impl Violations {
@@ -50,9 +64,15 @@ impl Violations {
     /// Notes one; the same one once.
     pub(crate) fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
         let violation = Violation { field: field.into(), description: description.into() };
-        if self.found.len() < VIOLATIONS_MAX && !self.found.contains(&violation) {
+        let bytes = violation.field.len() + violation.description.len() + VIOLATION_OVERHEAD;
+        if self.bytes + bytes <= VIOLATIONS_BYTES_MAX && !self.found.contains(&violation) {
+            self.bytes += bytes;
             self.found.push(violation);
         }
+    }
+
+    fn has(&self, field: &str) -> bool {
+        self.found.iter().any(|violation| violation.field == field)
     }
 
     /// Fails with all that were found.
@@ -123,27 +143,38 @@ impl Violations {
         if id.is_empty() { None } else { self.cluster(field, id) }
     }
 
-    /// A text of at most `max` bytes.
-    pub(crate) fn text(&mut self, field: &str, text: &str, max: usize) -> String {
+    fn size(&mut self, field: &str, text: &str, max: usize) {
         if text.len() > max {
             self.add(field, format!("must have at most {max} bytes, has {}", text.len()));
+        }
+    }
+
+    /// A text of one line with at most `max` bytes: it gets into tables, logs and filters.
+    pub(crate) fn line(&mut self, field: &str, text: &str, max: usize) -> String {
+        self.size(field, text, max);
+        if text.contains(char::is_control) {
+            self.add(field, "must hold no control characters");
         }
         text.to_owned()
     }
 
     /// A display name.
     pub(crate) fn display_name(&mut self, field: &str, text: &str) -> String {
-        self.text(field, text, DISPLAY_NAME_MAX)
+        self.line(field, text, DISPLAY_NAME_MAX)
     }
 
-    /// A reason.
+    /// A reason, which may have several lines.
     pub(crate) fn reason(&mut self, text: &str) -> String {
-        self.text("reason", text, MESSAGE_MAX)
+        self.size("reason", text, MESSAGE_MAX);
+        if text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')) {
+            self.add("reason", "must hold no control characters but line breaks and tabs");
+        }
+        text.to_owned()
     }
 
     /// Identity of an agent.
     pub(crate) fn agent_id(&mut self, field: &str, text: &str) -> String {
-        self.text(field, text, AGENT_ID_MAX)
+        self.line(field, text, AGENT_ID_MAX)
     }
 
     /// A request id, if there is one.
@@ -170,8 +201,8 @@ impl Violations {
     }
 
     /// An etag: the revision in it, none if it is not one of ours and therefore matches nothing.
-    pub(crate) fn etag(&mut self, etag: &str) -> String {
-        self.text("etag", etag, TEXT_MAX)
+    pub(crate) fn etag(&mut self, field: &str, etag: &str) -> String {
+        self.line(field, etag, TEXT_MAX)
     }
 
     /// A filter.
@@ -183,18 +214,39 @@ impl Violations {
         text
     }
 
-    /// Labels or parameters.
-    pub(crate) fn map(&mut self, field: &str, map: &HashMap<String, String>) -> BTreeMap<String, String> {
+    /// Labels.
+    pub(crate) fn labels(&mut self, field: &str, map: &HashMap<String, String>) -> BTreeMap<String, String> {
+        self.map(field, map, Values::Lines)
+    }
+
+    /// Parameters for the application.
+    pub(crate) fn parameters(&mut self, field: &str, map: &HashMap<String, String>) -> BTreeMap<String, String> {
+        self.map(field, map, Values::Opaque)
+    }
+
+    fn map(&mut self, field: &str, map: &HashMap<String, String>, values: Values) -> BTreeMap<String, String> {
         if map.len() > MAP_MAX {
             self.add(field, format!("must have at most {MAP_MAX} entries, has {}", map.len()));
+            return BTreeMap::new();
         }
         let sorted: BTreeMap<String, String> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         for (key, value) in &sorted {
-            if key.is_empty() || key.len() > MAP_KEY_MAX {
-                self.add(format!("{field}.{key}"), format!("key must have 1 to {MAP_KEY_MAX} bytes"));
+            if key.is_empty() || key.len() > MAP_KEY_MAX || key.contains(char::is_control) {
+                let rule = format!("must have 1 to {MAP_KEY_MAX} bytes and no control characters");
+                self.add(field, format!("key `{}` {rule}", shown(key)));
+                continue;
             }
-            if value.len() > MAP_VALUE_MAX {
-                self.add(format!("{field}.{key}"), format!("value must have at most {MAP_VALUE_MAX} bytes"));
+            let path = format!("{field}.{key}");
+            match values {
+                Values::Lines => {
+                    self.line(&path, value, MAP_VALUE_MAX);
+                }
+                Values::Opaque => {
+                    self.size(&path, value, MAP_VALUE_MAX);
+                    if value.contains('\0') {
+                        self.add(path, "must hold no NUL");
+                    }
+                }
             }
         }
         sorted
@@ -263,15 +315,20 @@ impl Violations {
     /// with it. How the backoffs fit to inherited ones shows in the merged policy only.
     pub(crate) fn overrides(&mut self, field: &str, given: &PolicyOverrides) {
         let mut alone = given.clone();
-        alone.initial_backoff = given.initial_backoff.or(given.max_backoff);
-        alone.max_backoff = given.max_backoff.or(given.initial_backoff);
+        if given.initial_backoff.is_none() || given.max_backoff.is_none() {
+            alone.initial_backoff.get_or_insert(BACKOFF_MIN);
+            alone.max_backoff.get_or_insert(policy::DURATION_MAX);
+        }
         self.policy(field, &Policy::built_in().with(&alone));
     }
 
-    /// The bounds of a merged policy; violations are reported under `field`.
+    /// The bounds of a merged policy; violations are reported under `field`, one for each of its fields.
     pub(crate) fn policy(&mut self, field: &str, policy: &Policy) {
         for (path, description) in policy.violations() {
-            self.add(format!("{field}.{path}"), description);
+            let path = format!("{field}.{path}");
+            if !self.has(&path) {
+                self.add(path, description);
+            }
         }
     }
 }
@@ -279,7 +336,7 @@ impl Violations {
 /// `host:port`, `[v6]:port` or `unix:/path`. Whether anybody listens there shows later.
 fn is_endpoint(endpoint: &str) -> bool {
     if let Some(path) = endpoint.strip_prefix("unix:") {
-        return path.starts_with('/') && path.len() > 1 && !path.contains('\0');
+        return path.starts_with('/') && path.len() > 1 && !path.contains(char::is_control);
     }
     let Some((host, port)) = endpoint.rsplit_once(':') else { return false };
     if !port.parse::<u16>().is_ok_and(|port| port > 0) {
@@ -302,9 +359,19 @@ mod tests {
         for good in ["10.0.0.7:7080", "localhost:1", "db-0.svc:65535", "[::1]:80", "unix:/run/hook.sock"] {
             assert!(is_endpoint(good), "{good}");
         }
-        for bad in
-            ["", "host", "host:0", "host:65536", "http://host:80", "::1:80", "unix:hook", "unix:/", ":80", "a b:1"]
-        {
+        for bad in [
+            "",
+            "host",
+            "host:0",
+            "host:65536",
+            "http://host:80",
+            "::1:80",
+            "unix:hook",
+            "unix:/",
+            ":80",
+            "a b:1",
+            "unix:/a\nb",
+        ] {
             assert!(!is_endpoint(bad), "{bad}");
         }
     }
@@ -314,13 +381,13 @@ mod tests {
         let mut bad = Violations::new();
         bad.application("application.name", "shop");
         bad.cluster("application.cluster", "a b");
-        bad.text("application.display_name", &"x".repeat(200), 128);
+        bad.display_name("application.display_name", &"x".repeat(200));
         bad.duration("policy.grace_period", Some(&prost_types::Duration { seconds: -1, nanos: 0 }));
-        bad.map("labels", &HashMap::from([(String::new(), String::new())]));
+        bad.labels("labels", &HashMap::from([(String::new(), String::new())]));
         let Err(Problem::InvalidFields(found)) = bad.check() else { panic!("violations expected") };
         let fields: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
         let wanted =
-            ["application.name", "application.cluster", "application.display_name", "policy.grace_period", "labels."];
+            ["application.name", "application.cluster", "application.display_name", "policy.grace_period", "labels"];
         assert_eq!(fields, wanted);
     }
 }

@@ -32,7 +32,7 @@ fn settings(application: &v1::Application, field: &str, bad: &mut Violations) ->
     let display_name = bad.display_name(&path("display_name"), &application.display_name);
     let policy: PolicyOverrides = overrides_from_wire(application.policy.as_ref(), &path("policy"), bad);
     let expected_instances = bad.count(&path("expected_instances"), application.expected_instances);
-    let labels = bad.map(&path("labels"), &application.labels);
+    let labels = bad.labels(&path("labels"), &application.labels);
     let placement = bad.placement(application.placement.as_ref());
     // Replaced by whoever knows the name.
     let name = quiesce_operation::ApplicationId::parse("unnamed").ok()?;
@@ -119,7 +119,7 @@ pub(super) async fn update(
     let request_id = bad.request_id(&request.request_id);
     let application = request.application.unwrap_or_default();
     let draft = draft(&application, &mut bad);
-    let etag = bad.etag(&application.etag);
+    let etag = bad.etag("application.etag", &application.etag);
     let mask = match &request.update_mask {
         Some(mask) => Mask::parse(&mask.paths, APPLICATION_LEAVES, true, &mut bad),
         None => {

@@ -19,7 +19,7 @@ use crate::validate::Violations;
 fn draft(cluster: &v1::Cluster, bad: &mut Violations) -> Option<ClusterDraft> {
     let name = bad.cluster_name("cluster.name", &cluster.name);
     let display_name = bad.display_name("cluster.display_name", &cluster.display_name);
-    let labels = bad.map("cluster.labels", &cluster.labels);
+    let labels = bad.labels("cluster.labels", &cluster.labels);
     Some(ClusterDraft { name: name?, display_name, labels })
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn update(
     let request_id = bad.request_id(&request.request_id);
     let cluster = request.cluster.unwrap_or_default();
     let draft = draft(&cluster, &mut bad);
-    let etag = bad.etag(&cluster.etag);
+    let etag = bad.etag("cluster.etag", &cluster.etag);
     let mask = match &request.update_mask {
         Some(mask) => Mask::parse(&mask.paths, CLUSTER_LEAVES, false, &mut bad),
         None => {
@@ -116,7 +116,7 @@ pub(super) async fn delete(
 ) -> Result<v1::DeleteClusterResponse, Problem> {
     let mut bad = Violations::new();
     let name = bad.cluster_name("name", &request.name);
-    let etag = bad.etag(&request.etag);
+    let etag = bad.etag("etag", &request.etag);
     let name = bad.finish(name)?;
     let registry = service.registry.clone();
     service.carry_out("delete cluster", async move { registry.delete_cluster(&name, &etag).await }).await?;

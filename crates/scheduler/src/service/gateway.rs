@@ -49,7 +49,7 @@ fn registration(service: &Service, request: &v1::RegisterInstanceRequest) -> Res
     let name = bad.instance("instance.name", &instance.name);
     let connect = bad.connect("instance", &instance);
     let cluster = bad.optional_cluster("instance.cluster", &instance.cluster);
-    let labels = bad.map("instance.labels", &instance.labels);
+    let labels = bad.labels("instance.labels", &instance.labels);
     let agent_id = bad.agent_id("instance.agent_id", &instance.agent_id);
     let default_application = match (&request.default_application, &name) {
         (Some(default), Some((application, _))) => default_draft(default, application, &mut bad),

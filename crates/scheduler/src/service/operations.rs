@@ -30,8 +30,8 @@ pub(super) async fn migrate(
     let request_id = bad.request_id(&request.request_id);
     let policy = overrides_from_wire(request.policy.as_ref(), "policy", &mut bad);
     let reason = bad.reason(&request.reason);
-    let labels = bad.map("labels", &request.labels);
-    let etag = bad.etag(&request.etag);
+    let labels = bad.labels("labels", &request.labels);
+    let etag = bad.etag("etag", &request.etag);
     let application = bad.finish(application)?;
     let ask = Ask { application, kind: Kind::Migrate, target, source, policy, force: false, reason, labels, etag };
     let (operation, plan) = begin(service, ask, Asker { identity, request_id }, request.validate_only).await?;
@@ -47,8 +47,8 @@ pub(super) async fn delete(
     let request_id = bad.request_id(&request.request_id);
     let policy = overrides_from_wire(request.policy.as_ref(), "policy", &mut bad);
     let reason = bad.reason(&request.reason);
-    let labels = bad.map("labels", &request.labels);
-    let etag = bad.etag(&request.etag);
+    let labels = bad.labels("labels", &request.labels);
+    let etag = bad.etag("etag", &request.etag);
     let application = bad.finish(application)?;
     let (kind, force) = (Kind::Delete, request.force);
     let ask = Ask { application, kind, target: None, source: None, policy, force, reason, labels, etag };

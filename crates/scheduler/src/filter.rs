@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use crate::status::{Problem, shown};
 
+/// Longest filter: far above what anybody types, far below what would be work to parse.
+const FILTER_MAX: usize = 4096;
 /// Most restrictions in one filter; each costs a comparison for every resource looked at.
 const RESTRICTIONS_MAX: usize = 32;
 
@@ -80,6 +82,9 @@ impl Filter {
     /// # Errors
     /// [`Problem::InvalidFilter`] with the position of what is wrong, in bytes.
     pub(crate) fn parse<T: Filterable>(text: &str, except: &[&str]) -> Result<Self, Problem> {
+        if text.len() > FILTER_MAX {
+            return Err(wrong(FILTER_MAX, &format!("longer than {FILTER_MAX} bytes")));
+        }
         let fields: Vec<_> = T::FIELDS.iter().filter(|(name, _)| !except.contains(name)).copied().collect();
         let mut parser = Parser { text, position: 0, fields };
         let mut restrictions = Vec::new();

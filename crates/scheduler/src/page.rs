@@ -5,7 +5,7 @@ use quiesce_store::{Entry, Key, SCAN_MAX, Scan, Store};
 
 use crate::records::LoadError;
 use crate::status::Problem;
-use crate::token::{Purpose, page_token, parse_page_token};
+use crate::token::{Purpose, page_token};
 
 /// Size of a page when the caller does not say.
 pub(crate) const PAGE_DEFAULT: usize = 50;
@@ -24,18 +24,10 @@ pub(crate) struct PageRequest {
 }
 
 impl PageRequest {
-    /// Checks size and token.
-    ///
-    /// # Errors
-    /// A negative size; a token that belongs to another listing.
-    pub(crate) fn parse(size: i32, token: &str, purpose: Purpose) -> Result<Self, Problem> {
-        let size = match usize::try_from(size) {
-            Err(_) => return Err(Problem::field("page_size", "must not be negative")),
-            Ok(0) => PAGE_DEFAULT,
-            Ok(size) => size.min(PAGE_MAX),
-        };
-        let last = if token.is_empty() { None } else { Some(parse_page_token(token, purpose)?) };
-        Ok(Self { size, purpose, last })
+    /// The page of at most `size` resources (0: as many as usual) behind the record `last`.
+    pub(crate) fn new(size: usize, last: Option<String>, purpose: Purpose) -> Self {
+        let size = if size == 0 { PAGE_DEFAULT } else { size.min(PAGE_MAX) };
+        Self { size, purpose, last }
     }
 }
 

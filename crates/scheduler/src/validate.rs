@@ -14,8 +14,11 @@ use quiesce_protocol::v1;
 
 use crate::convert::duration_from_wire;
 use crate::convert::report::{MESSAGE_MAX, TEXT_MAX};
+use crate::filter::{Filter, Filterable};
+use crate::page::PageRequest;
 use crate::records::Connect;
 use crate::status::{Problem, Violation, shown};
+use crate::token::{Purpose, ResumeToken, parse_page_token};
 
 /// Longest display name, in bytes.
 const DISPLAY_NAME_MAX: usize = 128;
@@ -31,8 +34,6 @@ const MAP_KEY_MAX: usize = 63;
 const MAP_VALUE_MAX: usize = 1024;
 /// Longest duration on the wire.
 const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Longest filter: far above what anybody types, far below what would be work to parse.
-const FILTER_MAX: usize = 4096;
 /// Most bytes of violations that are reported. They travel in a header, and the strictest library (grpc-java) takes 8 KiB
 /// of headers in all; what it is sent beyond that breaks the call instead of explaining it.
 const VIOLATIONS_BYTES_MAX: usize = 5000;
@@ -44,6 +45,8 @@ const VIOLATION_OVERHEAD: usize = 8;
 pub(crate) struct Violations {
     found: Vec<Violation>,
     bytes: usize,
+    /// What is wrong with a field whose errors have a reason of their own; it counts when nothing else is wrong.
+    special: Option<Problem>,
 }
 
 /// What the values of a map are.
@@ -77,7 +80,23 @@ impl Violations {
 
     /// Fails with all that were found.
     pub(crate) fn check(self) -> Result<(), Problem> {
-        if self.found.is_empty() { Ok(()) } else { Err(Problem::InvalidFields(self.found)) }
+        match (&self.found[..], self.special) {
+            ([], _) => Ok(()),
+            ([_], Some(special)) => Err(special),
+            ([..], _) => Err(Problem::InvalidFields(self.found)),
+        }
+    }
+
+    /// The value, or a note of what is wrong with `field`.
+    fn specially<T>(&mut self, field: &str, result: Result<T, Problem>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.add(field, problem.to_string());
+                self.special = Some(problem);
+                None
+            }
+        }
     }
 
     /// The value, if nothing was found; a missing value goes with a violation.
@@ -205,13 +224,27 @@ impl Violations {
         self.line(field, etag, TEXT_MAX)
     }
 
-    /// A filter.
-    pub(crate) fn filter<'a>(&mut self, text: &'a str) -> &'a str {
-        if text.len() > FILTER_MAX {
-            self.add("filter", format!("must have at most {FILTER_MAX} bytes"));
-            return "";
-        }
-        text
+    /// A filter of `T`, without the fields in `except`.
+    pub(crate) fn filter<T: Filterable>(&mut self, text: &str, except: &[&str]) -> Option<Filter> {
+        self.specially("filter", Filter::parse::<T>(text, except))
+    }
+
+    /// Size and token of a page.
+    pub(crate) fn page(&mut self, size: i32, token: &str, purpose: Purpose) -> Option<PageRequest> {
+        let size = match usize::try_from(size) {
+            Ok(size) => Some(size),
+            Err(_) => {
+                self.add("page_size", "must not be negative");
+                None
+            }
+        };
+        let last = self.specially("page_token", parse_page_token(token, purpose));
+        Some(PageRequest::new(size?, last?, purpose))
+    }
+
+    /// Where a watch goes on, if it does not begin.
+    pub(crate) fn resume_token(&mut self, token: &str, purpose: Purpose) -> Option<ResumeToken> {
+        self.specially("resume_token", ResumeToken::parse(token, purpose)).flatten()
     }
 
     /// Labels.

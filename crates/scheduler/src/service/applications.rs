@@ -8,10 +8,9 @@ use quiesce_store::{Scan, Space};
 use super::Service;
 use crate::convert::policy::overrides_from_wire;
 use crate::convert::resource::application_to_wire;
-use crate::filter::Filter;
 use crate::idempotency::RequestId;
 use crate::mask::Mask;
-use crate::page::{PageRequest, collect};
+use crate::page::collect;
 use crate::records::{ApplicationRecord, Stored, from_entry};
 use crate::registry::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate};
 use crate::status::Problem;
@@ -93,11 +92,10 @@ pub(super) async fn list(
     request: v1::ListApplicationsRequest,
 ) -> Result<v1::ListApplicationsResponse, Problem> {
     let mut bad = Violations::new();
-    let filter = bad.filter(&request.filter);
-    bad.check()?;
-    let purpose = Purpose::of(&["ListApplications", filter]);
-    let filter = Filter::parse::<v1::Application>(filter, &[])?;
-    let page = PageRequest::parse(request.page_size, &request.page_token, purpose)?;
+    let filter = bad.filter::<v1::Application>(&request.filter, &[]);
+    let purpose = Purpose::of(&["ListApplications", &request.filter]);
+    let page = bad.page(request.page_size, &request.page_token, purpose);
+    let (filter, page) = bad.finish(filter.zip(page))?;
     let filter = &filter;
     let page = collect(&*service.registry.store, page, Scan::all(Space::Applications), |entry| {
         async move {

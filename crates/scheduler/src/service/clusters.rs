@@ -6,10 +6,9 @@ use quiesce_store::{Scan, Space};
 
 use super::Service;
 use crate::convert::resource::cluster_to_wire;
-use crate::filter::Filter;
 use crate::idempotency::RequestId;
 use crate::mask::Mask;
-use crate::page::{PageRequest, collect};
+use crate::page::collect;
 use crate::records::{ClusterRecord, Stored, from_entry};
 use crate::registry::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate, ClusterView};
 use crate::status::Problem;
@@ -58,11 +57,10 @@ pub(super) async fn list(
     request: v1::ListClustersRequest,
 ) -> Result<v1::ListClustersResponse, Problem> {
     let mut bad = Violations::new();
-    let filter = bad.filter(&request.filter);
-    bad.check()?;
-    let purpose = Purpose::of(&["ListClusters", filter]);
-    let filter = Filter::parse::<v1::Cluster>(filter, &[])?;
-    let page = PageRequest::parse(request.page_size, &request.page_token, purpose)?;
+    let filter = bad.filter::<v1::Cluster>(&request.filter, &[]);
+    let purpose = Purpose::of(&["ListClusters", &request.filter]);
+    let page = bad.page(request.page_size, &request.page_token, purpose);
+    let (filter, page) = bad.finish(filter.zip(page))?;
     let usage = service.registry.usage().await?;
     let (filter, usage) = (&filter, &usage);
     let page = collect(&*service.registry.store, page, Scan::all(Space::Clusters), |entry| {

@@ -17,6 +17,7 @@ use crate::convert::report::{MESSAGE_MAX, TEXT_MAX};
 use crate::filter::{Filter, Filterable};
 use crate::page::PageRequest;
 use crate::records::Connect;
+use crate::secrets::{CompletionToken, TOKEN_BYTES_MAX};
 use crate::status::{Problem, Violation, shown};
 use crate::token::{Purpose, ResumeToken, parse_page_token};
 
@@ -24,6 +25,11 @@ use crate::token::{Purpose, ResumeToken, parse_page_token};
 const DISPLAY_NAME_MAX: usize = 128;
 /// Longest request id and start id, in characters.
 const REQUEST_ID_MAX: usize = 64;
+/// Longest shutdown id, in characters.
+const SHUTDOWN_ID_MAX: usize = 128;
+/// The last epoch: every language holds it exactly (a double, too), and nobody who makes one up can use up what is left.
+/// At a start a millisecond it is reached after 285,000 years.
+const EPOCH_MAX: u64 = (1 << 53) - 1;
 /// Longest agent id, in bytes.
 const AGENT_ID_MAX: usize = 64;
 /// Most entries of a map.
@@ -199,23 +205,21 @@ impl Violations {
     /// A request id, if there is one.
     pub(crate) fn request_id(&mut self, id: &str) -> String {
         if !id.is_empty() {
-            self.token("request_id", id);
+            self.token("request_id", id, REQUEST_ID_MAX, "._:-");
         }
         id.to_owned()
     }
 
     /// A start id; required.
     pub(crate) fn start_id(&mut self, field: &str, id: &str) -> String {
-        self.token(field, id);
+        self.token(field, id, REQUEST_ID_MAX, "._:-");
         id.to_owned()
     }
 
-    fn token(&mut self, field: &str, id: &str) {
-        let fits = !id.is_empty()
-            && id.len() <= REQUEST_ID_MAX
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
+    fn token(&mut self, field: &str, id: &str, max: usize, more: &str) {
+        let fits = (1..=max).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
         if !fits {
-            self.add(field, format!("must be 1 to {REQUEST_ID_MAX} characters of A-Z, a-z, 0-9 and ._:-"));
+            self.add(field, format!("must be 1 to {max} characters of A-Z, a-z, 0-9 and {more}"));
         }
     }
 
@@ -304,6 +308,29 @@ impl Violations {
     pub(crate) fn count(&mut self, field: &str, value: Option<i32>) -> Option<u32> {
         let count = u32::try_from(value?);
         count.map_err(|_| self.add(field, "must not be negative")).ok()
+    }
+
+    /// An epoch.
+    pub(crate) fn epoch(&mut self, field: &str, epoch: i64) -> u64 {
+        let known = u64::try_from(epoch).ok().filter(|epoch| *epoch <= EPOCH_MAX);
+        if known.is_none() {
+            self.add(field, format!("must be between 0 and {EPOCH_MAX}"));
+        }
+        known.unwrap_or(0)
+    }
+
+    /// The id of a shutdown; required.
+    pub(crate) fn shutdown_id(&mut self, field: &str, id: &str) {
+        self.token(field, id, SHUTDOWN_ID_MAX, "._-");
+    }
+
+    /// A completion token; required. Whether it is the right one is not a question of form.
+    pub(crate) fn completion_token(&mut self, field: &str, token: &str) -> Option<CompletionToken> {
+        let found = CompletionToken::parse(token);
+        if found.is_none() {
+            self.add(field, format!("must have 1 to {TOKEN_BYTES_MAX} bytes"));
+        }
+        found
     }
 
     /// Notes an enum value nobody knows.

@@ -38,13 +38,9 @@ fn settings(application: &v1::Application, field: &str, bad: &mut Violations) ->
     Some(ApplicationDraft { name, display_name, cluster, policy, placement, expected_instances, labels })
 }
 
-/// What an agent says of the application it would create.
-pub(super) fn default_draft(
-    application: &v1::Application,
-    name: &quiesce_operation::ApplicationId,
-    bad: &mut Violations,
-) -> Option<ApplicationDraft> {
-    Some(ApplicationDraft { name: name.clone(), ..settings(application, "default_application", bad)? })
+/// What an agent says of the application it would create; its name is that of the registration.
+pub(super) fn default_draft(application: &v1::Application, bad: &mut Violations) -> Option<ApplicationDraft> {
+    settings(application, "default_application", bad)
 }
 
 async fn answer(service: &Service, stored: Stored<ApplicationRecord>) -> Result<Option<v1::Application>, Problem> {
@@ -63,6 +59,7 @@ pub(super) async fn create(
     if application.cluster.is_empty() {
         bad.add("application.cluster", "must be set");
     }
+    // The whole is judged with what it inherits; what the request itself breaks has been noted.
     if let Some(draft) = &draft {
         bad.policy("application.policy", &service.default_policy.with(&draft.policy));
     }

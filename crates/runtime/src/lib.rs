@@ -1,4 +1,5 @@
-//! What every process of Quiesce needs from its surroundings: telemetry, clock, signals, drain, tasks, backoff.
+//! What every process of Quiesce needs from its surroundings: telemetry, clock, signals, drain, tasks, backoff, and
+//! durations as people write them.
 //!
 //! This crate is where time, the terminal and the operating system's signals enter; everything above takes them as
 //! values or behind [`clock::Clock`]. It knows nothing of operations, agents or the protocol, and depends on none of
@@ -7,6 +8,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod drain;
+pub mod duration;
 pub mod signals;
 pub mod tasks;
 pub mod telemetry;

@@ -205,6 +205,9 @@ impl AgentArgs {
                 problems.push(format!("{flag} is longer than {}", duration::format(POLICY_MAX)));
             }
         }
+        if let Some(address) = self.advertise.as_ref().filter(|address| !is_address(address)) {
+            problems.push(format!("--advertise {address:?} is not HOST:PORT"));
+        }
         if let Some(address) = self.ready_tcp.as_ref().filter(|address| !address.contains(':')) {
             problems.push(format!("--ready-tcp {address:?} is not HOST:PORT"));
         }

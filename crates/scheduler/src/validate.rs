@@ -93,6 +93,11 @@ impl Violations {
         }
     }
 
+    /// All that were found, a line each.
+    pub(crate) fn into_lines(self) -> impl Iterator<Item = String> {
+        self.found.into_iter().map(|Violation { field, description }| format!("{field}: {description}"))
+    }
+
     /// The value, or a note of what is wrong with `field`.
     fn specially<T>(&mut self, field: &str, result: Result<T, Problem>) -> Option<T> {
         match result {
@@ -353,22 +358,21 @@ impl Violations {
     /// How a hook is reached.
     pub(crate) fn connect(&mut self, field: &str, instance: &v1::Instance) -> Option<Connect> {
         use v1::instance::ConnectMode;
-        match ConnectMode::try_from(instance.connect_mode) {
-            Ok(ConnectMode::DialIn) => Some(Connect::DialIn),
-            Ok(ConnectMode::Listen | ConnectMode::Unspecified) => {
-                let endpoint = &instance.endpoint;
-                if is_endpoint(endpoint) && endpoint.len() <= TEXT_MAX {
-                    return Some(Connect::Listen { endpoint: endpoint.clone() });
-                }
-                let rule = "must be host:port, [v6]:port or unix:/absolute/path (CONNECT_MODE_LISTEN)";
-                self.add(format!("{field}.endpoint"), rule);
-                None
-            }
-            Err(_) => {
-                self.unknown_enum(&format!("{field}.connect_mode"), instance.connect_mode);
-                None
-            }
+        let mode = ConnectMode::try_from(instance.connect_mode);
+        if mode.is_err() {
+            self.unknown_enum(&format!("{field}.connect_mode"), instance.connect_mode);
         }
+        if mode == Ok(ConnectMode::DialIn) {
+            return Some(Connect::DialIn);
+        }
+        let endpoint = &instance.endpoint;
+        let fits = is_endpoint(endpoint) && endpoint.len() <= TEXT_MAX;
+        // How an unknown mode would be reached nobody knows; what is given has to be an address all the same.
+        if !fits && (mode.is_ok() || !endpoint.is_empty()) {
+            let rule = "must be host:port, [v6]:port or unix:/absolute/path (CONNECT_MODE_LISTEN)";
+            self.add(format!("{field}.endpoint"), rule);
+        }
+        (fits && mode.is_ok()).then(|| Connect::Listen { endpoint: endpoint.clone() })
     }
 
     /// The bounds of what a request sets of a policy, so that they are reported beside everything else that is wrong
@@ -394,7 +398,7 @@ impl Violations {
 }
 
 /// `host:port`, `[v6]:port` or `unix:/path`. Whether anybody listens there shows later.
-fn is_endpoint(endpoint: &str) -> bool {
+pub(crate) fn is_endpoint(endpoint: &str) -> bool {
     if let Some(path) = endpoint.strip_prefix("unix:") {
         return path.starts_with('/') && path.len() > 1 && !path.contains(char::is_control);
     }

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use quiesce_scheduler::{Config, Scheduler};
+use quiesce_scheduler::{Config, RunError, Scheduler};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::run::{Ran, command, quiesce, ran};
 
@@ -174,12 +175,32 @@ fn agent() -> Vec<Row> {
     ]
 }
 
+/// A scheduler of this process, with nothing in it.
+struct Running {
+    url: String,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let scheduler = Scheduler::bind(Config::ephemeral()).await.expect("loopback has free ports");
+        let url = format!("http://{}", scheduler.local_addr());
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(scheduler.run(async move { drop(stopped.await) }));
+        Self { url, stop, task }
+    }
+
+    async fn stop(self) {
+        drop(self.stop);
+        self.task.await.expect("no panic").expect("it has served");
+    }
+}
+
 #[tokio::test]
 async fn wrong_words_are_named_and_change_nothing() {
-    let scheduler = Scheduler::bind(Config::ephemeral()).await.unwrap();
-    let url = format!("http://{}", scheduler.local_addr());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(scheduler.run(async move { drop(stopped.await) }));
+    let scheduler = Running::start().await;
+    let url = scheduler.url.clone();
     let state = tempfile::tempdir().unwrap();
     apply(&url, state.path(), "kind: Application\nname: db\ncluster: a\n").await;
     let everything = async || {
@@ -203,8 +224,7 @@ async fn wrong_words_are_named_and_change_nothing() {
     }
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     assert_eq!(everything().await, before, "nothing has changed");
-    drop(stop);
-    running.await.unwrap().unwrap();
+    scheduler.stop().await;
 }
 
 #[tokio::test]
@@ -237,8 +257,8 @@ async fn every_flag_and_argument_that_takes_a_value_has_a_row() {
 }
 
 /// The lines of a section of `--help` that name something: those that are indented by two.
-fn section<'a>(help: &'a str, title: &str) -> impl Iterator<Item = &'a str> {
-    let lines = help.lines().skip_while(move |line| *line != title.to_owned()).skip(1);
+fn section<'a>(help: &'a str, title: &'static str) -> impl Iterator<Item = &'a str> {
+    let lines = help.lines().skip_while(move |line| *line != title).skip(1);
     lines.take_while(|line| !line.is_empty()).filter(|line| line.starts_with("  ") && !line.starts_with("   "))
 }
 
@@ -269,16 +289,14 @@ fn values(help: &str) -> Vec<String> {
 /// Applies a document.
 async fn apply(url: &str, directory: &Path, document: &str) -> Ran {
     let path = directory.join("document.yaml");
-    std::fs::write(&path, document).unwrap();
-    quiesce(url, &["apply", "--file", path.to_str().unwrap()]).await
+    std::fs::write(&path, document).expect("the directory is ours");
+    quiesce(url, &["apply", "--file", path.to_str().expect("temporary paths are text")]).await
 }
 
 #[tokio::test]
 async fn documents_are_refused_by_field() {
-    let scheduler = Scheduler::bind(Config::ephemeral()).await.unwrap();
-    let url = format!("http://{}", scheduler.local_addr());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(scheduler.run(async move { drop(stopped.await) }));
+    let scheduler = Running::start().await;
+    let url = scheduler.url.clone();
     let directory = tempfile::tempdir().unwrap();
     for (document, says) in [
         ("name: db", "kind: missing"),
@@ -307,6 +325,5 @@ async fn documents_are_refused_by_field() {
         (&written["policy"]["gracePeriod"], &written["policy"]["retry"]["maxBackoff"]),
         (&"60s".into(), &"90s".into())
     );
-    drop(stop);
-    running.await.unwrap().unwrap();
+    scheduler.stop().await;
 }

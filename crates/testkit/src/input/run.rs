@@ -43,12 +43,11 @@ impl Table {
         let served = |rpc: &&Rpc| !service.methods().any(|method| method.name() == rpc.name);
         run.problems.extend(self.rpcs.iter().filter(served).map(|rpc| format!("{} is no RPC any more", rpc.name)));
         let Run { problems, calls, .. } = run;
-        println!("{calls} calls of {}", self.service);
         let mut text = String::new();
         for problem in problems.iter().take(PROBLEMS_SHOWN) {
             writeln!(text, "  {problem}").expect("memory");
         }
-        assert!(problems.is_empty(), "{} problems:\n{text}", problems.len());
+        assert!(problems.is_empty(), "{} problems in {calls} calls:\n{text}", problems.len());
     }
 }
 

@@ -314,7 +314,7 @@ pub(crate) fn effective(default: &ShutdownPolicy, own: &ShutdownPolicy) -> Shutd
 
 /// What is set, in the order of an operation's life.
 fn policy_rows(policy: &ShutdownPolicy) -> Vec<(&'static str, String)> {
-    let duration = |value: &Option<prost_types::Duration>| text::duration(value.as_ref()).map(|d| duration::format(d));
+    let duration = |value: &Option<prost_types::Duration>| text::duration(value.as_ref()).map(duration::format);
     let word = |raw: i32, word: fn(i32) -> String| (raw != 0).then(|| word(raw));
     let retry = policy.retry.unwrap_or_default();
     let rows = [

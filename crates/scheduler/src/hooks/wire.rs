@@ -169,9 +169,11 @@ pub(crate) fn message(text: &str) -> String {
     cut(text, MESSAGE_MAX)
 }
 
-/// At most `max` bytes of `text`, whole characters.
+/// At most `max` bytes of `text`, whole characters, without control characters: what hooks say gets into the terminals and
+/// logs of people. Line breaks and tabs stay.
 fn cut(text: &str, max: usize) -> String {
-    text[..text.floor_char_boundary(max)].to_owned()
+    let cut = &text[..text.floor_char_boundary(max)];
+    cut.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 #[cfg(test)]
@@ -211,5 +213,10 @@ mod tests {
     #[test]
     fn texts_are_cut_at_whole_characters() {
         assert_eq!(cut(&"ä".repeat(200), 255).len(), 254);
+    }
+
+    #[test]
+    fn texts_lose_their_control_characters() {
+        assert_eq!(message("\x1b[31mflushing\0\r\nnow\t\u{85}"), "[31mflushing\nnow\t");
     }
 }

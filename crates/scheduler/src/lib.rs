@@ -36,8 +36,9 @@ pub mod server;
 mod service;
 mod status;
 mod steady;
+pub mod stored;
 mod token;
 mod validate;
 mod watch;
 
-pub use server::{BindError, Bound, Config, RunError, Scheduler, StoreChoice};
+pub use server::{BindError, Bound, Config, Opened, RunError, Running, Scheduler, StoreChoice};

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 use quiesce_protocol::v1;
+use quiesce_runtime::duration;
 use quiesce_runtime::telemetry::{Format, Telemetry};
 use rustix::system::uname;
 
@@ -21,6 +22,15 @@ use crate::process::helper::CommandLine;
 use crate::process::signal::Ladder;
 use crate::readiness::Probe;
 use crate::supervise::{Config, StopMethod};
+
+/// Most labels, and their sizes in bytes (`types.proto`, "Limits"): what is more is better said at the start than refused
+/// by the scheduler again and again.
+const LABELS_MAX: usize = 64;
+const LABEL_KEY_MAX: usize = 63;
+const LABEL_VALUE_MAX: usize = 1024;
+
+/// Longest duration of a policy (`types.proto`, "Limits"); the scheduler would refuse the registration.
+const POLICY_MAX: Duration = Duration::from_hours(24);
 
 /// Runs an application under an agent that stops it safely, proves that it stopped, and keeps it stopped.
 #[derive(Debug, Clone, Args)]
@@ -83,11 +93,11 @@ pub struct AgentArgs {
     pub ready_tcp: Option<String>,
 
     /// Time the application has to stop; the scheduler's policy decides when this is not given
-    #[arg(long, env = "QUIESCE_GRACE_PERIOD", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "QUIESCE_GRACE_PERIOD", value_name = "TIME", value_parser = duration::parse)]
     pub grace_period: Option<Duration>,
 
     /// By how much the application may prolong that itself (EXTEND_TIMEOUT_USEC of sd_notify)
-    #[arg(long, env = "QUIESCE_MAX_EXTENSION", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "QUIESCE_MAX_EXTENSION", value_name = "TIME", value_parser = duration::parse)]
     pub max_extension: Option<Duration>,
 
     /// Exit code that means that all went well; may be repeated
@@ -210,6 +220,14 @@ impl AgentArgs {
         if let Some(address) = self.listen.as_ref().filter(|address| !is_address(address)) {
             problems.push(format!("--listen {address:?} is neither HOST:PORT nor unix:/PATH"));
         }
+        for (flag, time) in [("--grace-period", self.grace_period), ("--max-extension", self.max_extension)] {
+            if time.is_some_and(|time| time > POLICY_MAX) {
+                problems.push(format!("{flag} is longer than {}", duration::format(POLICY_MAX)));
+            }
+        }
+        if let Some(address) = self.advertise.as_ref().filter(|address| !is_address(address)) {
+            problems.push(format!("--advertise {address:?} is not HOST:PORT"));
+        }
         if let Some(address) = self.ready_tcp.as_ref().filter(|address| !address.contains(':')) {
             problems.push(format!("--ready-tcp {address:?} is not HOST:PORT"));
         }
@@ -262,14 +280,26 @@ impl AgentArgs {
         let mut labels = HashMap::new();
         for label in &self.label {
             match label.split_once('=') {
-                Some((key, value)) if !key.is_empty() => {
+                Some((key, value)) if is_label(key, value) => {
                     labels.insert(key.to_owned(), value.to_owned());
                 }
-                Some(_) | None => problems.push(format!("--label {label:?} is not KEY=VALUE")),
+                Some(_) | None => problems.push(format!(
+                    "--label {label:?} is not KEY=VALUE with a key of 1 to {LABEL_KEY_MAX} bytes, a value of at most \
+                     {LABEL_VALUE_MAX}, and no control characters"
+                )),
             }
+        }
+        if labels.len() > LABELS_MAX {
+            problems.push(format!("--label is given {} times, at most {LABELS_MAX} are possible", labels.len()));
         }
         labels
     }
+}
+
+fn is_label(key: &str, value: &str) -> bool {
+    (1..=LABEL_KEY_MAX).contains(&key.len())
+        && value.len() <= LABEL_VALUE_MAX
+        && !key.chars().chain(value.chars()).any(char::is_control)
 }
 
 fn is_address(address: &str) -> bool {
@@ -326,9 +356,11 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_said_at_once() {
-        let wrong =
-            args("--application Shop --cluster a! --instance=-x --listen 0.0.0.0:7000 --label x --ready-tcp 80");
+        let wrong = args(
+            "--application Shop --cluster a! --instance=-x --listen 0.0.0.0:7000 --label x --ready-tcp 80 \
+                  --grace-period 25h --max-extension 2d",
+        );
         let problems = wrong.resolve(surroundings()).err().unwrap();
-        assert_eq!(problems.len(), 6, "{problems:?}");
+        assert_eq!(problems.len(), 8, "{problems:?}");
     }
 }

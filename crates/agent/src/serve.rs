@@ -20,9 +20,9 @@ use tonic::metadata::MetadataMap;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tower::Layer as _;
-use tower::util::{BoxCloneSyncService, MapResponse};
+use tower::util::{BoxCloneSyncService, MapResponse, MapResponseLayer};
 
 use crate::hook::token::Digest;
 use crate::hook::{Hook, HookRefusal};
@@ -162,7 +162,7 @@ pub type Service = BoxCloneSyncService<http::Request<Body>, http::Response<Body>
 pub fn service(hook: Hook, access: Access) -> Service {
     let hook = ShutdownHookServer::new(hook).max_decoding_message_size(MESSAGE_MAX);
     let guarded = InterceptorLayer::new(guard(access)).layer(hook);
-    let plain = MapResponse::new(guarded, |response: http::Response<_>| response.map(Body::new));
+    let plain = MapResponse::new(guarded, |response: http::Response<_>| complete(response.map(Body::new)));
     BoxCloneSyncService::new(plain)
 }
 
@@ -188,12 +188,31 @@ fn routes(hook: Hook, access: Access) -> Result<Routes, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
     let hook = ShutdownHookServer::new(hook).max_decoding_message_size(MESSAGE_MAX);
+    let hook = MapResponseLayer::new(complete).named_layer(hook);
     let v1 = reflection().build_v1().map_err(ServeError::Reflection)?;
     let v1alpha = reflection().build_v1alpha().map_err(ServeError::Reflection)?;
     Ok(Routes::new(guarded.named_layer(hook))
         .add_service(guarded.named_layer(v1))
         .add_service(guarded.named_layer(v1alpha))
         .add_service(health_service))
+}
+
+/// `response`, or the same error with the details that are missing: messages that are too large or not protobuf are
+/// refused before any code of the hook sees them, with a bare code.
+fn complete(response: http::Response<Body>) -> http::Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    if !status.details().is_empty() {
+        return response;
+    }
+    let refusal = match status.code() {
+        Code::OutOfRange if status.message().contains("too large") => HookRefusal::TooLarge { maximum: MESSAGE_MAX },
+        Code::Internal if status.message().contains("decode") => {
+            HookRefusal::field("", "the request is not a message of the expected type")
+        }
+        // Made by the client (deadlines, cancellations), or bugs, which carry no details.
+        _ => return response,
+    };
+    Status::from(refusal).into_http()
 }
 
 /// A connection of whom nothing need be known. Its end can be noticed.

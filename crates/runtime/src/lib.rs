@@ -1,5 +1,5 @@
 //! What every process of Quiesce needs from its surroundings: machine, clock, signals, drain, tasks, backoff,
-//! telemetry.
+//! telemetry, and durations as people write them.
 //!
 //! This crate is where time, the network, chance, the terminal and the operating system's signals enter; everything
 //! above takes them as values, from a [`machine::Machine`] or behind [`clock::Clock`]. It knows nothing of operations, agents or the protocol, and depends on none of
@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod drain;
+pub mod duration;
 pub mod machine;
 pub mod signals;
 pub mod tasks;

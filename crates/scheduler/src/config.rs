@@ -14,6 +14,7 @@ use quiesce_runtime::telemetry::{DEFAULT_FILTER, Format, Telemetry, chain};
 
 use crate::args::SchedulerArgs;
 use crate::server::{Config, StoreChoice};
+use crate::validate::{Violations, is_endpoint};
 use file::File;
 
 /// Where the scheduler listens unless told otherwise.
@@ -131,9 +132,16 @@ fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Probl
     for (field, what) in default_policy.violations() {
         problems.push(format!("policy.{field}: {what}"));
     }
+    let parameters = effective.policy.parameters.clone().into_iter().collect();
+    let mut bad = Violations::new();
+    bad.parameters("policy.parameters", &parameters);
+    problems.extend(bad.into_lines());
+    let attach_endpoint = effective.attach_endpoint.clone().unwrap_or_default();
+    if !attach_endpoint.is_empty() && (attach_endpoint.starts_with("unix:") || !is_endpoint(&attach_endpoint)) {
+        problems.push(format!("attach_endpoint = {attach_endpoint:?} is not host:port"));
+    }
     match (listen, store) {
         (Some(listen), Some(store)) if problems.is_empty() => {
-            let attach_endpoint = effective.attach_endpoint.clone().unwrap_or_default();
             let config = Config { listen, admin_listen, store, default_policy, attach_endpoint };
             Ok(Settings { config, telemetry, effective })
         }
@@ -154,6 +162,9 @@ fn address(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAd
 }
 
 fn store(effective: &File, problems: &mut Vec<String>) -> Option<StoreChoice> {
+    if effective.etcd_endpoints.is_some() && effective.store.as_deref() != Some("etcd") {
+        problems.push("etcd_endpoints are for store = \"etcd\"; leave them out".to_owned());
+    }
     match effective.store.as_deref() {
         Some("memory") => Some(StoreChoice::Memory),
         Some("embedded") | None => {
@@ -218,13 +229,22 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported() {
-        let (_file, mut args) = file("[policy]\ngrace_period = \"90h\"\n");
+        let (_file, mut args) = file("[policy]\ngrace_period = \"90h\"\nparameters = { \"\" = \"x\" }\n");
+        args.attach_endpoint = Some("nowhere".to_owned());
         args.listen = Some("0.0.0.0:7600".to_owned());
         args.admin_listen = Some("nowhere".to_owned());
         args.store = Some("etcd".to_owned());
         args.log_format = Some("xml".to_owned());
         let problems = load(&args).unwrap_err().to_string();
-        for part in ["--insecure", "admin_listen", "not built in", "log.format", "policy.grace_period"] {
+        for part in [
+            "--insecure",
+            "admin_listen",
+            "not built in",
+            "log.format",
+            "policy.grace_period",
+            "policy.parameters",
+            "attach_endpoint",
+        ] {
             assert!(problems.contains(part), "{part} in {problems}");
         }
     }

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use crate::status::Problem;
+use crate::status::{Problem, shown};
 
+/// Longest filter: far above what anybody types, far below what would be work to parse.
+const FILTER_MAX: usize = 4096;
 /// Most restrictions in one filter; each costs a comparison for every resource looked at.
 const RESTRICTIONS_MAX: usize = 32;
 
@@ -80,6 +82,9 @@ impl Filter {
     /// # Errors
     /// [`Problem::InvalidFilter`] with the position of what is wrong, in bytes.
     pub(crate) fn parse<T: Filterable>(text: &str, except: &[&str]) -> Result<Self, Problem> {
+        if text.len() > FILTER_MAX {
+            return Err(wrong(FILTER_MAX, &format!("longer than {FILTER_MAX} bytes")));
+        }
         let fields: Vec<_> = T::FIELDS.iter().filter(|(name, _)| !except.contains(name)).copied().collect();
         let mut parser = Parser { text, position: 0, fields };
         let mut restrictions = Vec::new();
@@ -235,7 +240,10 @@ impl Parser<'_> {
         }
         let Some((name, kind)) = self.fields.iter().copied().find(|(name, _)| *name == field) else {
             let known: Vec<&str> = self.fields.iter().map(|(name, _)| *name).collect();
-            return Err(wrong(at, &format!("`{field}` is not a field here; known: {}, labels.KEY", known.join(", "))));
+            return Err(wrong(
+                at,
+                &format!("`{}` is not a field here; known: {}, labels.KEY", shown(&field), known.join(", ")),
+            ));
         };
         let (value, prefix) = self.value()?;
         let test = match kind {
@@ -250,7 +258,7 @@ impl Parser<'_> {
                 let word = value.to_ascii_uppercase();
                 let word = bare(&word, strip);
                 if !is_known(&format!("{strip}{word}")) {
-                    return Err(wrong(value_at, &format!("`{value}` is not a value of {name}")));
+                    return Err(wrong(value_at, &format!("`{}` is not a value of {name}", shown(&value))));
                 }
                 Test::Enum { op, value: word.to_owned(), strip }
             }

@@ -16,6 +16,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, debug, info_span};
 
 use crate::metrics::Metrics;
+use crate::server::MESSAGE_MAX;
 use crate::status::Problem;
 
 /// Most calls being handled at the same time (streams count until they begin). Far above what a store with group commit
@@ -97,7 +98,7 @@ fn complete(response: Response<Body>, method: &'static str) -> Response<Body> {
         return response;
     }
     let problem = match status.code() {
-        Code::OutOfRange if status.message().contains("too large") => Problem::LimitExceeded { limit: "message size" },
+        Code::OutOfRange if status.message().contains("too large") => Problem::MessageTooLarge { maximum: MESSAGE_MAX },
         Code::Internal if status.message().contains("decode") => {
             Problem::field("", "the request is not a message of the expected type")
         }

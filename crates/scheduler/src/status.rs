@@ -104,6 +104,8 @@ pub(crate) enum Problem {
 
     #[error("too much at once: {limit}")]
     LimitExceeded { limit: &'static str },
+    #[error("the message is larger than {maximum} bytes")]
+    MessageTooLarge { maximum: usize },
     #[error("not serving: {0}")]
     NotServing(&'static str),
     #[error("{0} is not implemented")]
@@ -111,6 +113,18 @@ pub(crate) enum Problem {
     /// A bug, or a damaged store: the caller gets an id, the log the rest.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Most characters of a caller's text that an error repeats.
+const SHOWN_MAX: usize = 40;
+
+/// A caller's text as an error repeats it: without control characters, and cut, since errors travel in headers.
+pub(crate) fn shown(text: &str) -> String {
+    let mut cut: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        cut.push('…');
+    }
+    cut
 }
 
 fn first_violation(violations: &[Violation]) -> String {
@@ -249,6 +263,9 @@ fn row(problem: &Problem) -> Option<Row> {
         }
         Problem::LimitExceeded { limit } => {
             Row::new(Code::ResourceExhausted, R::LimitExceeded).with("limit", limit).pause(PAUSE)
+        }
+        Problem::MessageTooLarge { maximum } => {
+            Row::new(Code::ResourceExhausted, R::MessageTooLarge).with("maximum", maximum)
         }
         Problem::NotServing(_) => Row::new(Code::Unavailable, R::NotServing).pause(PAUSE),
         Problem::NotImplemented(what) => Row::new(Code::Unimplemented, R::NotImplemented).with("capability", what),

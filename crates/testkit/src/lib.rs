@@ -1,4 +1,5 @@
-//! What tests share: bounded waits, scripted hooks, a proxy that misbehaves on demand, processes, ports, directories.
+//! What tests share: bounded waits, scripted hooks, a proxy that misbehaves on demand, processes, ports, directories,
+//! tables of wrong requests.
 //!
 //! Only ever a dev-dependency. Everything here panics rather than return errors, so that a test shows the line that
 //! failed, and cleans up after itself when dropped, panic or not. Nothing sleeps to let time pass: a test waits for a
@@ -6,6 +7,7 @@
 
 pub mod directory;
 pub mod hook;
+pub mod input;
 pub mod port;
 pub mod process;
 pub mod proxy;

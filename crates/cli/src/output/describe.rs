@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use quiesce_protocol::v1::{
     Application, Cluster, HookInfo, Instance, InstanceShutdown, InstanceStart, Operation, RetryPolicy, ShutdownPolicy,
 };
+use quiesce_runtime::duration;
 
 use crate::live::verdict::describe_override;
 use crate::live::view::{describe_end, describe_failure, describe_progress, phase, start_phase, subject};
@@ -313,9 +314,7 @@ pub(crate) fn effective(default: &ShutdownPolicy, own: &ShutdownPolicy) -> Shutd
 
 /// What is set, in the order of an operation's life.
 fn policy_rows(policy: &ShutdownPolicy) -> Vec<(&'static str, String)> {
-    let duration = |value: &Option<prost_types::Duration>| {
-        text::duration(value.as_ref()).map(|d| humantime::format_duration(d).to_string())
-    };
+    let duration = |value: &Option<prost_types::Duration>| text::duration(value.as_ref()).map(duration::format);
     let word = |raw: i32, word: fn(i32) -> String| (raw != 0).then(|| word(raw));
     let retry = policy.retry.unwrap_or_default();
     let rows = [

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tower::Layer as _;
 use tower::util::BoxCloneSyncService;
 
-use super::{Opened, RunError};
+use super::{MESSAGE_MAX, Opened, RunError};
 use crate::admission::Admission;
 use crate::attach::Attachments;
 use crate::driver::{self, Handle};
@@ -32,9 +32,6 @@ use crate::secrets::entropy_of;
 use crate::service::{Parts, Service};
 use crate::steady::Steady;
 use crate::watch::Watches;
-
-/// Longest message, both ways; of the contract.
-const MESSAGE_MAX: usize = 1 << 20;
 
 /// Takes calls as HTTP requests and answers them.
 pub type GrpcService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;

@@ -5,6 +5,7 @@
 mod errors;
 mod gateway;
 mod hook;
+mod input;
 mod lists;
 mod operations;
 mod resources;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     application::{End, Ready},
-    durable,
+    durable, format,
     process::{Identity, boot::BootTime, children::Exit},
 };
 
@@ -249,22 +249,17 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn encode(contents: &Contents) -> Vec<u8> {
+pub(crate) fn encode(contents: &Contents) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(contents).expect("plain data with string keys is always JSON");
     bytes.push(b'\n');
     bytes
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<Contents, OpenError> {
-    /// What every format has.
-    #[derive(Deserialize)]
-    struct Versioned {
-        format: u32,
-    }
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Contents, OpenError> {
     let damaged = |source| OpenError::Damaged { path: path.to_owned(), source };
-    let Versioned { format } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if format > FORMAT {
-        return Err(OpenError::Newer { path: path.to_owned(), found: format });
+    let found = format::of(bytes).map_err(damaged)?;
+    if found > FORMAT {
+        return Err(OpenError::Newer { path: path.to_owned(), found });
     }
     serde_json::from_slice(bytes).map_err(damaged)
 }

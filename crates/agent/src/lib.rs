@@ -77,6 +77,7 @@ pub mod application;
 pub mod args;
 pub mod attach;
 mod durable;
+mod format;
 mod gate;
 pub mod gateway;
 pub mod hold;

@@ -20,7 +20,7 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// Longest duration on the wire.
-const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
+pub(super) const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
 
 const SHUTDOWN_ID_MAX: usize = 128;
 const TOKEN_MAX: usize = 512;

@@ -11,12 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use quiesce_runtime::clock::Anchor;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::order::DURATION_MAX;
 use super::report::{Phase, Report};
 use super::token::Digest;
 use crate::application::HoldKind;
-use crate::durable;
+use crate::{durable, format};
 
 /// Format of the document. A reader that finds a higher one refuses to run rather than to guess.
 const FORMAT: u32 = 1;
@@ -81,8 +82,11 @@ pub(crate) struct ShutdownRecord {
     pub(crate) token: Option<Digest>,
     /// On the timeline of the anchor.
     pub(crate) accepted_ms: u64,
+    #[serde(default, deserialize_with = "wait")]
     pub(crate) grace: Option<Duration>,
+    #[serde(deserialize_with = "wait")]
     pub(crate) heartbeat: Duration,
+    #[serde(default, deserialize_with = "wait")]
     pub(crate) settle: Option<Duration>,
     /// [`Phase::Stopping`] is written before the application is told to stop.
     pub(crate) phase: Phase,
@@ -92,6 +96,21 @@ pub(crate) struct ShutdownRecord {
     pub(crate) incarnation: i32,
     /// Set when it is over.
     pub(crate) last: Option<Report>,
+}
+
+/// Reads a time to wait. None was ever longer than an order may ask for, and no clock measures what is longer by far.
+fn wait<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Copy + Into<Option<Duration>>,
+{
+    let wait = T::deserialize(deserializer)?;
+    match wait.into() {
+        Some(time) if time > DURATION_MAX => {
+            Err(de::Error::custom(format!("a wait of {time:?}, longer than any order asks for ({DURATION_MAX:?})")))
+        }
+        Some(_) | None => Ok(wait),
+    }
 }
 
 /// Why the record could not be read or written.
@@ -172,17 +191,7 @@ impl Records {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(RecordError::Read { path: path.clone(), source }),
         };
-        // The format is read first: a later one need not look like ours.
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let parse = |source| RecordError::Parse { path: path.clone(), source };
-        let Head { format } = serde_json::from_slice(&text).map_err(parse)?;
-        if format > FORMAT {
-            return Err(RecordError::Format { path: path.clone(), format });
-        }
-        serde_json::from_slice(&text).map(Some).map_err(parse)
+        decode(path, &text).map(Some)
     }
 
     /// Replaces the record. Durable when it returns. Blocks.
@@ -192,11 +201,25 @@ impl Records {
         if revision < *written {
             return Ok(());
         }
-        let write = || durable::replace(path, &serde_json::to_vec_pretty(record)?);
+        let write = || durable::replace(path, &encode(record)?);
         write().map_err(|source| RecordError::Write { path: path.clone(), source })?;
         *written = revision;
         Ok(())
     }
+}
+
+pub(crate) fn encode(record: &Record) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(record)
+}
+
+/// What the file at `path` says.
+pub(crate) fn decode(path: &Path, text: &[u8]) -> Result<Record, RecordError> {
+    let parse = |source| RecordError::Parse { path: path.to_owned(), source };
+    let format = format::of(text).map_err(parse)?;
+    if format > FORMAT {
+        return Err(RecordError::Format { path: path.to_owned(), format });
+    }
+    serde_json::from_slice(text).map_err(parse)
 }
 
 #[cfg(test)]
@@ -226,6 +249,22 @@ mod tests {
         assert!(matches!(records.load(), Err(RecordError::Format { format: 2, .. })));
         fs::write(directory.path().join(FILE), "{").unwrap();
         assert!(matches!(records.load(), Err(RecordError::Parse { .. })));
+    }
+
+    #[test]
+    fn a_wait_that_no_clock_can_measure_is_damage() {
+        let text = include_str!("record/format-1.json");
+        let seconds = DURATION_MAX.as_secs();
+        for (field, from) in [("heartbeat", 5), ("grace", 60)] {
+            let with = |secs: u64| {
+                text.replace(&format!(r#""{field}": {{ "secs": {from},"#), &format!(r#""{field}": {{ "secs": {secs},"#))
+            };
+            assert!(decode(Path::new(FILE), with(seconds).as_bytes()).is_ok(), "{field}");
+            for secs in [seconds + 1, u64::MAX] {
+                let error = decode(Path::new(FILE), with(secs).as_bytes()).unwrap_err();
+                assert!(matches!(error, RecordError::Parse { .. }), "{field}: {error}");
+            }
+        }
     }
 
     #[test]

@@ -114,6 +114,13 @@ fn read(path: &Path) -> Result<File, String> {
     toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// The settings that a file with this content would give, without flags.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn from_text(text: &str) -> Result<Settings, Problems> {
+    let file: File = toml::from_str(text).map_err(|error| Problems(vec![error.to_string()]))?;
+    resolve(file.or(defaults()), Vec::new())
+}
+
 fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Problems> {
     let insecure = effective.insecure.unwrap_or(false);
     let listen = address("listen", effective.listen.as_deref().unwrap_or(LISTEN_DEFAULT), &mut problems);

@@ -3,6 +3,9 @@
 //! Restrictions joined by AND. What fields there are and what they hold is the business of whoever implements
 //! [`Filterable`]; parsing checks every restriction against that, so that evaluation cannot fail.
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod printed;
+
 use std::collections::HashMap;
 use std::time::SystemTime;
 

@@ -26,6 +26,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("quiesce-cli", &["quiesce-agent", "quiesce-demo", "quiesce-protocol", "quiesce-runtime", "quiesce-scheduler"]),
     // Calls the functions of bytes that these two keep behind their feature `fuzzing`.
     ("quiesce-fuzz", &["quiesce-agent", "quiesce-scheduler"]),
+    // Runs all of it on simulated hosts; nothing depends on it.
+    (
+        "quiesce-simulation",
+        &[
+            "quiesce-agent",
+            "quiesce-operation",
+            "quiesce-protocol",
+            "quiesce-runtime",
+            "quiesce-scheduler",
+            "quiesce-store",
+        ],
+    ),
     (
         "quiesce-testkit",
         &[
@@ -67,6 +79,7 @@ const EXCLUSIVE: &[(&str, &[&str], &str)] = &[
     ("rusty-s3", &["quiesce-demo"], "S3 stays out of production binaries"),
     ("object_store", &["quiesce-demo"], "S3 stays out of production binaries"),
     ("tracing-subscriber", &["quiesce-demo", "quiesce-runtime"], "logging is set up by runtime::telemetry"),
+    ("turmoil", &["quiesce-simulation"], "simulated hosts are for the simulation alone"),
 ];
 
 /// Crates that know neither the wire nor gRPC.

@@ -8,12 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use uuid::Uuid;
+use uuid::Builder;
 
 use crate::application::{AppState, AppStatus, HoldKind, Permission};
 use crate::gateway::{self, Class, Gateway, Registration};
 use crate::hook::{Hook, HookRefusal, StartOutcome};
-use crate::journal::Journal;
 use crate::link::Standing;
 
 /// While the gate waits it says so this often: seldom enough for a log, often enough for a person who looks.
@@ -47,7 +46,6 @@ pub(crate) struct Gate {
     pub(crate) hook: Hook,
     pub(crate) gateway: Gateway,
     pub(crate) registration: Registration,
-    pub(crate) journal: Journal,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) mode: StartMode,
 }
@@ -56,7 +54,7 @@ impl Gate {
     /// Brings the application into the state it belongs into. May wait for ever; dropping it between two awaits leaves
     /// nothing half done, since starting is the hook's work.
     pub(crate) async fn begin(mut self) -> Begun {
-        let mut pauses = gateway::pauses();
+        let mut pauses = gateway::pauses(self.gateway.machine());
         loop {
             let status = self.status();
             if is_alive(&status) {
@@ -101,7 +99,7 @@ impl Gate {
             return Permission::Unfenced;
         }
         let released = self.hook.view().borrow().released;
-        if self.journal.contents().has_standing_permission() && released < status.epoch {
+        if self.hook.application().has_standing_permission() && released < status.epoch {
             info!(epoch = status.epoch, "starting again under the permission that still stands");
             return Permission::Standing;
         }
@@ -111,9 +109,9 @@ impl Gate {
     /// Asks until an epoch is granted, and says what is waited for.
     async fn admitted(&mut self, last_epoch: u64) -> u64 {
         let mut waiting = Waiting::new();
-        let mut pauses = gateway::pauses();
+        let mut pauses = gateway::pauses(self.gateway.machine());
         // One name for one start: a repeated question whose answer was lost gets the same epoch.
-        let start_id = Uuid::now_v7().to_string();
+        let start_id = self.start_id();
         loop {
             self.registered(&mut waiting).await;
             match self.gateway.admit_start(&self.registration, &start_id, last_epoch, "").await {
@@ -130,8 +128,8 @@ impl Gate {
     /// A held agent asks once, at its start, whether it may run again: its operation may have been abandoned.
     async fn ask_back(&mut self, held_by: &str) -> Option<u64> {
         let mut waiting = Waiting::new();
-        let mut pauses = gateway::pauses();
-        let start_id = Uuid::now_v7().to_string();
+        let mut pauses = gateway::pauses(self.gateway.machine());
+        let start_id = self.start_id();
         let last_epoch = self.hook.view().borrow().epoch;
         loop {
             self.registered(&mut waiting).await;
@@ -152,6 +150,13 @@ impl Gate {
         }
     }
 
+    /// A name for one start. One that is not new could be given the epoch of another start.
+    fn start_id(&self) -> String {
+        let mut random = [0; 16];
+        self.gateway.machine().entropy.fill(&mut random).expect("the operating system always has random bytes");
+        Builder::from_random_bytes(random).into_uuid().to_string()
+    }
+
     async fn registered(&mut self, waiting: &mut Waiting) {
         loop {
             let why = match &*self.standing.borrow_and_update() {
@@ -161,6 +166,7 @@ impl Gate {
             };
             waiting.say(&why);
             tokio::select! {
+                biased;
                 // The link lives as long as the agent.
                 _ = self.standing.changed() => {}
                 () = sleep(SAY_EVERY) => {}

@@ -4,16 +4,22 @@
 //! who asks knows for how long an answer is of use.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request as HttpRequest, Response as HttpResponse};
+use hyper_util::rt::TokioIo;
 use quiesce_protocol::ERROR_DOMAIN;
 use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
 use quiesce_protocol::v1::{self, ErrorReason};
 use quiesce_runtime::backoff::Backoff;
-use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint};
+use quiesce_runtime::machine::Machine;
+use tonic::body::Body;
+use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt as _, service_fn};
 
 use crate::application::End;
 use crate::hook::end_to_wire;
@@ -32,15 +38,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The pauses between two tries to reach the scheduler.
-pub(crate) fn pauses() -> Backoff {
-    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Box::new(rand::random::<f64>))
+pub(crate) fn pauses(machine: &Machine) -> Backoff {
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, machine.randomness())
 }
+
+/// What calls are made over.
+pub type Channel = BoxCloneSyncService<HttpRequest<Body>, HttpResponse<Body>, Status>;
 
 /// The scheduler, as an agent sees it. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Gateway {
     channel: Channel,
     authority: String,
+    machine: Machine,
 }
 
 /// The URL of the scheduler cannot be used.
@@ -169,11 +179,11 @@ impl Registration {
 }
 
 impl Gateway {
-    /// A scheduler at `url`, such as `http://127.0.0.1:7600`. Connects when it is first asked something.
+    /// A scheduler at `url`, such as `http://127.0.0.1:7600`. Connects from `machine` when it is first asked something.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(url: &str) -> Result<Self, UrlError> {
+    pub fn new(machine: Machine, url: &str) -> Result<Self, UrlError> {
         let wrong = |problem| UrlError { url: url.to_owned(), problem };
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong("is not a URL"))?;
         let uri = endpoint.uri();
@@ -184,8 +194,20 @@ impl Gateway {
         }
         let host = uri.host().ok_or_else(|| wrong("has no host"))?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        let channel = endpoint.connect_timeout(CONNECT_LIMIT).timeout(CALL_LIMIT).connect_lazy();
-        Ok(Self { channel, authority })
+        let (network, address) = (Arc::clone(&machine.network), authority.clone());
+        let connector = service_fn(move |_: Uri| {
+            let (network, address) = (Arc::clone(&network), address.clone());
+            async move { network.connect(&address, None).await.map(TokioIo::new) }
+        });
+        let endpoint = endpoint.connect_timeout(CONNECT_LIMIT).timeout(CALL_LIMIT);
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        let channel = BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))));
+        Ok(Self { channel, authority, machine })
+    }
+
+    /// A scheduler that is called over `channel`; whoever brings it has to end calls that take too long.
+    pub fn over(channel: Channel, authority: &str, machine: Machine) -> Self {
+        Self { channel, authority: authority.to_owned(), machine }
     }
 
     /// `host:port` of the scheduler.
@@ -193,9 +215,14 @@ impl Gateway {
         &self.authority
     }
 
+    /// The machine it connects from.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// Whether anybody accepts connections there right now.
     pub(crate) async fn is_reachable(&self) -> bool {
-        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&self.authority)).await;
+        let connected = tokio::time::timeout(CONNECT_LIMIT, self.machine.network.connect(&self.authority, None)).await;
         matches!(connected, Ok(Ok(_)))
     }
 
@@ -266,10 +293,10 @@ mod tests {
 
     #[tokio::test]
     async fn only_urls_that_can_be_used_are_taken() {
-        assert_eq!(Gateway::new("http://127.0.0.1:7600").unwrap().authority(), "127.0.0.1:7600");
-        assert_eq!(Gateway::new("http://[::1]:7600").unwrap().authority(), "[::1]:7600");
+        assert_eq!(Gateway::new(Machine::local(), "http://127.0.0.1:7600").unwrap().authority(), "127.0.0.1:7600");
+        assert_eq!(Gateway::new(Machine::local(), "http://[::1]:7600").unwrap().authority(), "[::1]:7600");
         for wrong in ["https://example.net", "127.0.0.1:7600", "ftp://x", "http://", ""] {
-            assert!(Gateway::new(wrong).is_err(), "{wrong}");
+            assert!(Gateway::new(Machine::local(), wrong).is_err(), "{wrong}");
         }
     }
 

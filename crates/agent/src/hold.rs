@@ -4,25 +4,39 @@
 //! not come up. It has no opinion on who may lift it.
 
 use std::{
-    fs, io,
+    fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use quiesce_runtime::clock::Source;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     application::{Hold, HoldKind, HoldOrder},
-    durable, format,
+    format,
+    host::Files,
     process::boot,
 };
 
 /// Version of the file format.
 const FORMAT: u32 = 1;
 
+/// A hold is a few lines; a file larger than this is something else.
+const SIZE_MAX: u64 = 1 << 20;
+
 /// The hold file of one state directory.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct HoldFile {
+    files: Arc<dyn Files>,
     path: PathBuf,
+}
+
+impl fmt::Debug for HoldFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HoldFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,12 +84,12 @@ pub enum LoadError {
 }
 
 impl HoldFile {
-    pub(crate) fn new(directory: &Path) -> Self {
-        Self { path: directory.join("hold.json") }
+    pub(crate) fn new(files: Arc<dyn Files>, directory: &Path) -> Self {
+        Self { files, path: directory.join("hold.json") }
     }
 
     pub(crate) fn load(&self) -> Result<Option<Hold>, LoadError> {
-        let bytes = match fs::read(&self.path) {
+        let bytes = match self.files.read(&self.path, SIZE_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(LoadError::Io { path: self.path.clone(), source }),
@@ -97,8 +111,7 @@ impl HoldFile {
     /// Durable when it returns.
     pub(crate) async fn put(&self, hold: Hold) -> io::Result<()> {
         let content = self.encode(&hold).map_err(io::Error::other)?;
-        let path = self.path.clone();
-        tokio::task::spawn_blocking(move || durable::replace(&path, &content)).await.map_err(io::Error::other)?
+        self.files.replace(&self.path, content).await
     }
 
     pub(crate) fn encode(&self, hold: &Hold) -> serde_json::Result<Vec<u8>> {
@@ -110,8 +123,7 @@ impl HoldFile {
 
     /// Durable when it returns.
     pub(crate) async fn clear(&self) -> io::Result<()> {
-        let path = self.path.clone();
-        tokio::task::spawn_blocking(move || durable::remove(&path)).await.map_err(io::Error::other)?
+        self.files.remove(&self.path).await
     }
 
     /// What a person should know: why it does not start, and how to begin a new life on purpose.
@@ -135,26 +147,35 @@ impl HoldFile {
 }
 
 /// The hold that an order asks for, from now on.
-pub(crate) fn ordered(order: HoldOrder) -> Hold {
+pub(crate) fn ordered(order: HoldOrder, clocks: &dyn Source) -> Hold {
     let HoldOrder { operation, kind, epoch } = order;
-    Hold { operation, kind, epoch, since: boot::timestamp(), deleted: false }
+    Hold { operation, kind, epoch, since: boot::timestamp(clocks), deleted: false }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use quiesce_runtime::clock::Kernel;
+
     use super::*;
+    use crate::host::Host;
 
     fn hold() -> Hold {
-        ordered(HoldOrder { operation: "operations/o".into(), kind: HoldKind::Migrate, epoch: 3 })
+        ordered(HoldOrder { operation: "operations/o".into(), kind: HoldKind::Migrate, epoch: 3 }, &Kernel)
+    }
+
+    fn hold_file(directory: &Path) -> HoldFile {
+        HoldFile::new(Host::linux().files, directory)
     }
 
     #[tokio::test]
     async fn a_hold_stays_until_it_is_cleared() {
         let directory = tempfile::tempdir().unwrap();
-        let file = HoldFile::new(directory.path());
+        let file = hold_file(directory.path());
         assert_eq!(file.load().unwrap(), None);
         file.put(hold()).await.unwrap();
-        let again = HoldFile::new(directory.path()).load().unwrap().unwrap();
+        let again = hold_file(directory.path()).load().unwrap().unwrap();
         assert_eq!((again.operation.as_str(), again.kind, again.epoch), ("operations/o", HoldKind::Migrate, 3));
         file.clear().await.unwrap();
         file.clear().await.unwrap();
@@ -164,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn a_person_finds_out_how_to_begin_anew() {
         let directory = tempfile::tempdir().unwrap();
-        let file = HoldFile::new(directory.path());
+        let file = hold_file(directory.path());
         file.put(Hold { deleted: true, ..hold() }).await.unwrap();
         let text = fs::read_to_string(directory.path().join("hold.json")).unwrap();
         assert!(text.contains("deleted for good by operations/o"), "{text}");
@@ -175,7 +196,7 @@ mod tests {
     fn a_hold_of_a_newer_agent_is_left_to_it() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("hold.json"), r#"{"format": 2, "other": true}"#).unwrap();
-        let error = HoldFile::new(directory.path()).load().unwrap_err();
+        let error = hold_file(directory.path()).load().unwrap_err();
         assert!(matches!(error, LoadError::Newer { found: 2, .. }), "{error}");
     }
 
@@ -185,7 +206,7 @@ mod tests {
         let path = directory.path().join("hold.json");
         for content in ["", "{", "{\"format\": 1}", "null"] {
             fs::write(&path, content).unwrap();
-            assert!(matches!(HoldFile::new(directory.path()).load(), Err(LoadError::Damaged { .. })), "{content}");
+            assert!(matches!(hold_file(directory.path()).load(), Err(LoadError::Damaged { .. })), "{content}");
         }
     }
 }

@@ -16,9 +16,10 @@ use quiesce_operation::{
     StateName,
 };
 use quiesce_protocol::v1;
+use quiesce_runtime::machine::Machine;
 use quiesce_store::{Batch, Expect, Revision, Space};
 use tracing::info;
-use uuid::{Builder, Uuid};
+use uuid::Builder;
 
 use crate::convert;
 use crate::convert::resource::etag;
@@ -83,13 +84,14 @@ struct Draft {
 pub(crate) struct Admission {
     registry: Registry,
     driver: Handle,
+    machine: Machine,
     /// The millisecond of the last identifier.
     last_id: Arc<AtomicU64>,
 }
 
 impl Admission {
-    pub(crate) fn new(registry: Registry, driver: Handle) -> Self {
-        Self { registry, driver, last_id: Arc::default() }
+    pub(crate) fn new(registry: Registry, driver: Handle, machine: Machine) -> Self {
+        Self { registry, driver, machine, last_id: Arc::default() }
     }
 
     /// Accepts the request, or finds what the same request led to before.
@@ -172,7 +174,7 @@ impl Admission {
             labels: ask.labels.clone(),
             time: convert::now(&*self.registry.clock),
         };
-        let (operation, events) = Operation::accept(self.new_id(), request, policy, members, targets, record.epoch);
+        let (operation, events) = Operation::accept(self.new_id()?, request, policy, members, targets, record.epoch);
         Ok(Draft { application, operation, events, supersedes })
     }
 
@@ -226,14 +228,14 @@ impl Admission {
 
     /// A new identifier. Made from the timeline, which never goes back, so that later operations sort behind earlier
     /// ones whatever becomes of the wall clock; no two of one process share a millisecond.
-    fn new_id(&self) -> OperationId {
+    fn new_id(&self) -> Result<OperationId, Problem> {
         let now = self.registry.clock.now();
         let next = |last: u64| now.max(last + 1);
         let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
         let millis = next(last.unwrap_or_else(|last| last));
         let mut random = [0; 10];
-        random.copy_from_slice(&Uuid::new_v4().as_bytes()[6..]);
-        OperationId::from_uuid(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+        self.machine.entropy.fill(&mut random).map_err(|error| Problem::Internal(Box::new(error)))?;
+        Ok(OperationId::from_uuid(Builder::from_unix_timestamp_millis(millis, &random).into_uuid()))
     }
 }
 

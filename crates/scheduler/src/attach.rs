@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use quiesce_operation::{ApplicationId, InstanceId};
+use quiesce_runtime::machine::Socket;
 
-use crate::hooks::{Hooks, Name, Socket};
+use crate::hooks::{Hooks, Name};
 use crate::secrets::{AttachToken, Entropy, EntropyError, Secrets};
 
 /// Longest preface line, its end included; of the contract.
@@ -173,6 +174,8 @@ async fn say(socket: &mut impl Socket, line: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use quiesce_runtime::machine::Machine;
+
     use super::*;
 
     fn name() -> Name {
@@ -180,7 +183,8 @@ mod tests {
     }
 
     fn none() -> Outstanding {
-        Outstanding { entropy: crate::secrets::system_entropy(), tokens: HashMap::new(), by_instance: HashMap::new() }
+        let entropy = crate::secrets::entropy_of(&Machine::local());
+        Outstanding { entropy, tokens: HashMap::new(), by_instance: HashMap::new() }
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Follower {
                 }
             }
             tokio::select! {
+                biased;
                 changed = durable.changed() => if changed.is_err() { break },
                 () = drain.signaled() => return,
             }

@@ -19,6 +19,7 @@ use quiesce_operation::{ApplicationId, InstanceId, Moment};
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::Socket;
 use quiesce_runtime::tasks::Tasks;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
@@ -27,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 use crate::records::{Connect, InstanceRecord};
 use crate::secrets::{HookToken, Secrets};
 use call::{Client, lost, protocol_error};
-pub use connection::Socket;
-use connection::{Connection, dial, reverse};
+use connection::{Connection, reverse};
+pub use connection::{Dial, HookChannel};
 pub use presence::{HookInfo, HookState, Presence};
 
 /// Most hooks asked for a sign of life at the same time: a thousand instances are gone through in seconds, and one
@@ -54,6 +55,7 @@ struct Inner {
     known: watch::Sender<BTreeMap<Name, Arc<Hook>>>,
     secrets: Arc<Secrets>,
     clock: Arc<dyn Clock>,
+    dial: Arc<dyn Dial>,
     tasks: Tasks,
     drain: drain::Watch,
     signs_of_life: Semaphore,
@@ -72,6 +74,7 @@ pub(crate) struct Hook {
     /// Asks the monitor to look now.
     look: Arc<Notify>,
     clock: Arc<dyn Clock>,
+    dial: Arc<dyn Dial>,
     forgotten: CancellationToken,
 }
 
@@ -102,11 +105,17 @@ pub enum AttachError {
 impl Hooks {
     /// No hooks yet.
     #[must_use]
-    pub fn new(secrets: Arc<Secrets>, clock: Arc<dyn Clock>, tasks: Tasks, drain: drain::Watch) -> Self {
+    pub fn new(
+        secrets: Arc<Secrets>,
+        clock: Arc<dyn Clock>,
+        dial: Arc<dyn Dial>,
+        tasks: Tasks,
+        drain: drain::Watch,
+    ) -> Self {
         let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
         let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
-        Self { inner: Arc::new(Inner { known, secrets, clock, tasks, drain, signs_of_life, signs_of_absent }) }
+        Self { inner: Arc::new(Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent }) }
     }
 
     /// An instance was registered, or its registration has changed. It is asked for a sign of life at once. The
@@ -125,6 +134,7 @@ impl Hooks {
             presence: watch::Sender::new(Presence::default()),
             look: Arc::new(Notify::new()),
             clock: Arc::clone(&self.inner.clock),
+            dial: Arc::clone(&self.inner.dial),
             forgotten: CancellationToken::new(),
         });
         hook.reach(&record.connect);
@@ -138,6 +148,7 @@ impl Hooks {
         let watched = presence::watch(Arc::downgrade(&self.inner), hook);
         self.inner.tasks.spawn(label, async move {
             tokio::select! {
+                biased;
                 () = drain.signaled() => {}
                 () = watched => {}
             }
@@ -339,9 +350,9 @@ impl Hook {
     }
 
     fn dialled(&self, endpoint: String) -> Link {
-        let look = Arc::clone(&self.look);
-        let connection = dial(&endpoint, Arc::new(move || look.notify_one()));
-        Link::Listening { endpoint, connection }
+        let (look, closed) = (Arc::clone(&self.look), CancellationToken::new());
+        let channel = self.dial.dial(&endpoint, closed.clone(), Arc::new(move || look.notify_one()));
+        Link::Listening { endpoint, connection: Connection { channel, closed } }
     }
 
     /// Puts a new attached connection in the place of an older one, which is closed.

@@ -42,4 +42,4 @@ mod token;
 mod validate;
 mod watch;
 
-pub use server::{BindError, Bound, Config, RunError, Scheduler, StoreChoice};
+pub use server::{BindError, Bound, Config, Opened, RunError, Running, Scheduler, StoreChoice};

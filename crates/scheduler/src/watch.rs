@@ -254,6 +254,7 @@ impl Watch {
             }
             let drain = self.watches.drain.clone();
             tokio::select! {
+                biased;
                 changed = timeout_at(self.quiet_until, head.changed()) => match changed {
                     Ok(Ok(())) => {}
                     // Whoever follows the log is gone, which happens when the scheduler stops.

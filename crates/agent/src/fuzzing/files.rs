@@ -8,12 +8,13 @@ use serde::Deserialize;
 
 use crate::hold::{self, HoldFile};
 use crate::hook::record::{self, RecordError};
+use crate::host::Host;
 use crate::journal::{self, OpenError};
 
 /// The content of `hold.json`.
 #[must_use]
 pub fn hold(bytes: &[u8]) -> bool {
-    let file = HoldFile::new(Path::new("/somewhere"));
+    let file = HoldFile::new(Host::linux().files, Path::new("/somewhere"));
     let found = match file.decode(bytes) {
         Ok(found) => found,
         Err(error) => {

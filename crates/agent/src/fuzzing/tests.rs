@@ -8,6 +8,7 @@ use quiesce_testkit::corpus::{check_seeds, replay};
 use super::*;
 use crate::application::{Hold, HoldKind};
 use crate::hold::HoldFile;
+use crate::host::Host;
 
 fn named(name: &str, bytes: impl AsRef<[u8]>) -> (String, Vec<u8>) {
     (name.to_owned(), bytes.as_ref().to_vec())
@@ -25,7 +26,7 @@ fn the_scheduler_is_told_from_whatever_else_answers() {
 
 #[test]
 fn a_hold_stays_what_it_is() {
-    let file = HoldFile::new(Path::new("/somewhere"));
+    let file = HoldFile::new(Host::linux().files, Path::new("/somewhere"));
     let seeds = [HoldKind::Migrate, HoldKind::Delete, HoldKind::Standby].map(|kind| {
         let since = "2026-01-31T12:00:00.000Z".to_owned();
         let deleted = kind == HoldKind::Delete;

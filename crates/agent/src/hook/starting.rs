@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quiesce_runtime::clock::Clock as _;
+use quiesce_runtime::clock::{Clock as _, Source};
 use quiesce_runtime::telemetry::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::engine::{Done, Engine, ended, since, wall_ms};
+use super::engine::{Done, Engine, ended, since};
 use super::order::StartCommand;
 use super::refusal::Refusal;
 use super::report::{StartPhase, StartProgress, StartReport, StartVerdict};
@@ -29,6 +29,7 @@ pub(super) struct Start {
     said: Option<(StartPhase, String)>,
     next_report: Instant,
     reports: watch::Sender<StartProgress>,
+    clocks: Arc<dyn Source>,
 }
 
 enum Stage {
@@ -58,13 +59,13 @@ impl Start {
         (!self.is_over()).then_some(self.next_report)
     }
 
-    fn new(command: StartCommand, epoch: u64, accepted_ms: u64) -> Self {
+    fn new(command: StartCommand, epoch: u64, accepted_ms: u64, clocks: Arc<dyn Source>) -> Self {
         let report = StartReport {
             epoch,
             sequence: 1,
             phase: StartPhase::Accepted,
             message: "accepted".to_owned(),
-            time_ms: wall_ms(),
+            time_ms: clocks.wall_ms(),
             verdict: None,
         };
         Self {
@@ -73,6 +74,7 @@ impl Start {
             sequence: 1,
             phase: StartPhase::Accepted,
             stage: Stage::Spawning,
+            clocks,
             said: None,
             next_report: Instant::now() + command.heartbeat,
             reports: watch::Sender::new(StartProgress::Report(report)),
@@ -84,7 +86,7 @@ impl Start {
         self.sequence = self.sequence.saturating_add(1);
         let (epoch, sequence, phase) = (self.epoch, self.sequence, self.phase);
         self.next_report = Instant::now() + self.command.heartbeat.mul_f32(0.8);
-        let report = StartReport { epoch, sequence, phase, message, time_ms: wall_ms(), verdict };
+        let report = StartReport { epoch, sequence, phase, message, time_ms: self.clocks.wall_ms(), verdict };
         self.reports.send_replace(StartProgress::Report(report));
     }
 
@@ -127,7 +129,7 @@ impl Engine {
             return Err(self.still_running(&status));
         }
         info!(epoch, operation = command.operation, reason = command.reason, "starting the application");
-        let start = Start::new(command, epoch, self.clock.now());
+        let start = Start::new(command, epoch, self.clock.now(), Arc::clone(&self.options.machine.clocks));
         let reports = start.reports.subscribe();
         let identity = &self.options.identity;
         let order = StartOrder {
@@ -155,7 +157,7 @@ impl Engine {
         if epoch != status.epoch || ended(status) {
             return None;
         }
-        let mut start = Start::new(command.clone(), epoch, self.clock.now());
+        let mut start = Start::new(command.clone(), epoch, self.clock.now(), Arc::clone(&self.options.machine.clocks));
         start.stage = Stage::Waiting;
         start.phase = StartPhase::Starting;
         let reports = start.reports.subscribe();

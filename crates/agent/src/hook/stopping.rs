@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::DrainOrder;
-use super::engine::{Done, Engine, Reply, ended, since, wall_ms};
+use super::engine::{Done, Engine, Reply, ended, since};
 use super::order::ShutdownOrder;
 use super::record::RecordError;
 use super::refusal::Refusal;
@@ -487,7 +487,7 @@ impl Engine {
             sequence: shutdown.next_sequence(),
             phase: shutdown.phase,
             message: verdict.message.clone(),
-            time_ms: wall_ms(),
+            time_ms: self.clock.wall_ms(),
             wanted: None,
             verdict: Some(verdict),
         };
@@ -537,7 +537,7 @@ impl Engine {
             sequence: shutdown.next_sequence(),
             phase,
             message: text,
-            time_ms: wall_ms(),
+            time_ms: self.clock.wall_ms(),
             wanted,
             verdict: None,
         };

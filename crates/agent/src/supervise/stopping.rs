@@ -4,7 +4,7 @@
 //! agent. Between writing and telling a crash can swallow a signal; that costs this attempt its time, and the next
 //! attempt tells again. The other way round the application would be told twice, which for many means "now, and hard".
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -16,11 +16,9 @@ use super::{
 };
 use crate::{
     application::{StopError, StopOrder},
+    host::HelperEnd,
     journal::Told,
-    process::{
-        helper::{CommandLine, Helper},
-        signal,
-    },
+    process::{helper::CommandLine, signal},
 };
 
 /// How long processes may outlive their leader before they are told themselves: a leader that passed the signal on has
@@ -74,7 +72,11 @@ impl Keeper {
             variables.push((format!("QUIESCE_PARAMETER_{}", variable_name(name)), value.replace('\0', "")));
         }
         info!(epoch = run.record.epoch, command = %line, "telling the application to stop");
-        let helper = Helper::spawn(line, &variables).map_err(|error| format!("cannot execute {line}: {error}"))?;
+        let helper = self
+            .host()
+            .commands
+            .run(line, &variables, None)
+            .map_err(|error| format!("cannot execute {line}: {error}"))?;
         // A command of an earlier attempt that still runs is ended by this.
         self.stop_command = Some(Box::pin(report(helper, line.clone())));
         Ok(())
@@ -142,8 +144,8 @@ impl Keeper {
     }
 }
 
-async fn report(helper: Helper, line: CommandLine) -> String {
-    match helper.wait(None).await.transpose() {
+async fn report(helper: HelperEnd, line: CommandLine) -> String {
+    match helper.await.transpose() {
         Some(Ok(exit)) if exit.code == Some(0) => format!("the stop command {line} has returned"),
         Some(Ok(exit)) => format!("the stop command {line} failed: it {}", super::run::describe(Some(exit))),
         Some(Err(error)) => not_watched(&line, &error),
@@ -151,7 +153,7 @@ async fn report(helper: Helper, line: CommandLine) -> String {
     }
 }
 
-fn not_watched(line: &CommandLine, error: &io::Error) -> String {
+fn not_watched(line: &CommandLine, error: &std::io::Error) -> String {
     warn!(command = %line, %error, "cannot watch the stop command");
     format!("the stop command {line} cannot be watched: {error}")
 }

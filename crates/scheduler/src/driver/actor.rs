@@ -330,6 +330,7 @@ impl Actor {
                 | CommitError::Engine { .. } => return Err(Failed::Stop(Stop::Commit(error))),
             }
             tokio::select! {
+                biased;
                 () = self.context.drain.signaled() => return Err(Failed::Stop(Stop::Draining)),
                 () = tokio::time::sleep(backoff.next_delay()) => {}
             }

@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use quiesce_operation::{ApplicationId, InstanceId};
 use quiesce_runtime::clock::ManualClock;
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::Machine;
 use quiesce_runtime::tasks::Tasks;
 use quiesce_store::memory::MemoryStore;
 use tokio::runtime::{Builder, Runtime};
@@ -75,6 +76,7 @@ fn attachments() -> Attachments {
     let secrets = Secrets::load(&store, &mut entropy).now_or_never().expect("memory does not wait");
     let secrets = Arc::new(secrets.expect("memory does not fail"));
     let (_signal, draining) = drain::channel();
-    let hooks = Hooks::new(Arc::clone(&secrets), Arc::new(ManualClock::default()), Tasks::new(), draining);
+    let (clock, machine) = (Arc::new(ManualClock::default()), Arc::new(Machine::local()));
+    let hooks = Hooks::new(Arc::clone(&secrets), clock, machine, Tasks::new(), draining);
     Attachments::new(hooks, secrets, entropy)
 }

@@ -111,6 +111,7 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
                 hook.missed();
             } else if let Ok(_place) = places.acquire().await {
                 tokio::select! {
+                    biased;
                     () = hook.forgotten.cancelled() => return,
                     // The outcome is written down by the call itself.
                     _answer = hook.info(ANSWER_TIMEOUT) => {}
@@ -126,6 +127,7 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
         eager = eager.saturating_sub(1);
         tokio::time::sleep(INTERVAL_MIN).await;
         tokio::select! {
+            biased;
             () = hook.forgotten.cancelled() => return,
             due = timeout(pause, hook.look.notified()) => {
                 if due.is_ok() {

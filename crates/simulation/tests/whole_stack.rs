@@ -1,0 +1,1 @@
+//! Whole schedulers, agents and clients on simulated hosts.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use uuid::Builder;
 
 use crate::application::{AppState, AppStatus, HoldKind, Permission};
 use crate::gateway::{self, Class, Gateway, Registration};
 use crate::hook::{Hook, HookRefusal, StartOutcome};
+use crate::id;
 use crate::link::Standing;
 
 /// While the gate waits it says so this often: seldom enough for a log, often enough for a person who looks.
@@ -111,7 +111,7 @@ impl Gate {
         let mut waiting = Waiting::new();
         let mut pauses = gateway::pauses(self.gateway.machine());
         // One name for one start: a repeated question whose answer was lost gets the same epoch.
-        let start_id = self.start_id();
+        let start_id = id::fresh(self.gateway.machine()).to_string();
         loop {
             self.registered(&mut waiting).await;
             match self.gateway.admit_start(&self.registration, &start_id, last_epoch, "").await {
@@ -129,7 +129,7 @@ impl Gate {
     async fn ask_back(&mut self, held_by: &str) -> Option<u64> {
         let mut waiting = Waiting::new();
         let mut pauses = gateway::pauses(self.gateway.machine());
-        let start_id = self.start_id();
+        let start_id = id::fresh(self.gateway.machine()).to_string();
         let last_epoch = self.hook.view().borrow().epoch;
         loop {
             self.registered(&mut waiting).await;
@@ -148,13 +148,6 @@ impl Gate {
             }
             sleep(pauses.next_delay()).await;
         }
-    }
-
-    /// A name for one start. One that is not new could be given the epoch of another start.
-    fn start_id(&self) -> String {
-        let mut random = [0; 16];
-        self.gateway.machine().entropy.fill(&mut random).expect("the operating system always has random bytes");
-        Builder::from_random_bytes(random).into_uuid().to_string()
     }
 
     async fn registered(&mut self, waiting: &mut Waiting) {

@@ -18,7 +18,6 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quiesce_runtime::machine::Machine;
 use quiesce_runtime::signals::{self, InstallError};
-use uuid::{Builder, Uuid};
 
 use crate::notify::{BindError, NotifySocket};
 use crate::process::helper::CommandLine;
@@ -54,13 +53,6 @@ impl Host {
             signals: linux.clone(),
             files: linux,
         }
-    }
-
-    /// A name nobody has used before.
-    pub(crate) fn new_id(&self) -> Uuid {
-        let mut random = [0; 16];
-        self.machine.entropy.fill(&mut random).expect("the operating system always has random bytes");
-        Builder::from_random_bytes(random).into_uuid()
     }
 }
 

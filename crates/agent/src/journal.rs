@@ -16,6 +16,7 @@ use crate::{
     application::{End, Ready},
     format,
     host::{Claim, ClaimError, Host},
+    id,
     process::{Exit, Identity, boot::BootTime},
 };
 
@@ -152,7 +153,7 @@ impl Journal {
         let contents = match host.files.read(&path, SIZE_MAX) {
             Ok(bytes) => decode(&path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let fresh = Contents::new(host.new_id().to_string());
+                let fresh = Contents::new(id::fresh(&host.machine).to_string());
                 let written = host.files.replace(&path, encode(&fresh)).await;
                 written.map_err(|source| OpenError::Io { path, source })?;
                 fresh

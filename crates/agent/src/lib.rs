@@ -87,6 +87,7 @@ pub mod gateway;
 pub mod hold;
 pub mod hook;
 pub mod host;
+mod id;
 pub mod identity;
 pub mod journal;
 pub mod life;

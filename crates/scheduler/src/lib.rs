@@ -38,6 +38,7 @@ pub mod server;
 mod service;
 mod status;
 mod steady;
+pub mod stored;
 mod token;
 mod validate;
 mod watch;

@@ -122,11 +122,7 @@ impl Machine {
         let number = self.kernel().begin_agent();
         let incarnation = Arc::new(Incarnation::new(Arc::clone(&self.kernel), number));
         let host = Host {
-            machine: Surroundings {
-                network: Arc::clone(&self.network),
-                clocks: Arc::new(Clocks::new(Arc::clone(&self.kernel))),
-                entropy: Arc::new(Seeded::new(Arc::clone(&self.kernel))),
-            },
+            machine: self.surroundings(),
             processes: incarnation.clone(),
             commands: incarnation.clone(),
             notifications: incarnation.clone(),
@@ -134,6 +130,15 @@ impl Machine {
             files: incarnation,
         };
         (host, number)
+    }
+
+    /// Network, clocks and chance of this machine.
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            network: Arc::clone(&self.network),
+            clocks: Arc::new(Clocks::new(Arc::clone(&self.kernel))),
+            entropy: Arc::new(Seeded::new(Arc::clone(&self.kernel))),
+        }
     }
 
     /// Ends the agent of this number, if it lives: it does nothing any more. What it started lives on, except in a
@@ -175,7 +180,8 @@ impl Machine {
         self.kernel().helpers.insert(line.to_owned(), helper);
     }
 
-    /// Decides what becomes of every write of the agent from now on; without it all succeed at once.
+    /// Decides what becomes of every write of the agent from now on; without it all succeed at once. It is called with the
+    /// machine locked: it must not call the machine.
     pub fn set_fate(&self, fate: impl FnMut(&Write<'_>) -> Fate + Send + 'static) {
         self.kernel().disk.set_fate(Box::new(fate));
     }

@@ -18,7 +18,6 @@ use quiesce_runtime::telemetry::chain;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
-use uuid::Uuid;
 
 use super::order::{Disposition, ShutdownOrder, StartCommand};
 use super::record::{Record, RecordError, Records};
@@ -31,6 +30,7 @@ use super::{HookOptions, View};
 use crate::application::{
     AppState, AppStatus, Application, HoldError, HoldKind, HoldOrder, KillError, StartError, StopError, StopOrder,
 };
+use crate::id;
 
 /// Where an answer goes. Nobody waiting for it any more is no error: the caller went away, the work goes on (H9).
 pub(crate) type Reply<T> = oneshot::Sender<T>;
@@ -402,7 +402,7 @@ impl Engine {
         }
         self.told_locally = true;
         let app = Arc::clone(&self.app);
-        let shutdown_id = format!("local-{}", Uuid::now_v7());
+        let shutdown_id = format!("local-{}", id::fresh(&self.options.machine));
         self.work.push(Box::pin(async move {
             let order = StopOrder { shutdown_id, grace, parameters: BTreeMap::new() };
             Done::ToldLocally { result: app.stop(order).await }

@@ -97,15 +97,13 @@ impl Shutdown {
 
     pub(super) fn next_due(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Over => None,
+            // Before the acceptance and after the verdict nothing is said until the record is written, however long that
+            // takes: a report that is due would stay due.
+            Stage::Recording | Stage::Concluding(_) | Stage::Over => None,
             Stage::Settling { until, .. } => Some(self.next_report.min(*until)),
-            Stage::Recording
-            | Stage::Draining(_)
-            | Stage::Committing
-            | Stage::Holding
-            | Stage::Telling
-            | Stage::Waiting
-            | Stage::Concluding(_) => Some(self.next_report),
+            Stage::Draining(_) | Stage::Committing | Stage::Holding | Stage::Telling | Stage::Waiting => {
+                Some(self.next_report)
+            }
         }
     }
 

@@ -32,6 +32,7 @@ use crate::{
     },
     hold::{self, HoldFile},
     host::{Host, Launch},
+    id,
     journal::{self, Journal, WriteError},
     notify::{Notice, NotifySocket},
     process::{
@@ -379,7 +380,7 @@ impl Keeper {
     fn prepare(&self, epoch: u64) -> io::Result<journal::Run> {
         let Host { machine, processes, .. } = self.host();
         Ok(journal::Run {
-            run_id: self.host().new_id().to_string(),
+            run_id: id::fresh(machine).to_string(),
             epoch,
             leader: None,
             started: BootTime::now(&*machine.clocks)?,

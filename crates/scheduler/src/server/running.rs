@@ -75,10 +75,16 @@ impl Running {
         &self.tasks
     }
 
-    /// Whether every open operation is driven and its changes reach the store.
+    /// How many operations were taken up.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.driver.is_healthy()
+    pub fn resumed(&self) -> usize {
+        self.resumed
+    }
+
+    /// Operations that ought to be driven and are not, since this scheduler began.
+    #[must_use]
+    pub fn abandoned(&self) -> usize {
+        self.driver.gauges().failed
     }
 }
 

@@ -345,7 +345,7 @@ impl Source for Clocks {
     }
 
     fn boottime_ms(&self) -> u64 {
-        lock(&self.0).boottime_ms()
+        lock(&self.0).read_boottime_ms()
     }
 
     fn wall_ms(&self) -> u64 {

@@ -41,6 +41,10 @@ const WALL_START_MS: u64 = 1_700_000_000_000;
 /// How long booting takes.
 const BOOT_MS: u64 = 4_000;
 
+/// How often the clock is read in one moment before somebody must be waiting for the next one in a loop. Agents read it a
+/// few times for everything they do.
+const READS_MAX: u32 = 10_000;
+
 /// Requests to end that wait for an agent. Nobody repeats himself more often before he is heard.
 const ASKS_MAX: usize = 8;
 
@@ -60,6 +64,8 @@ pub(super) struct Kernel {
     boots: u64,
     namespaces: u64,
     wall_offset_ms: i64,
+    /// When the clock was read last, and how often since.
+    reads: (Instant, u32),
     last_pid: i32,
     last_start: u64,
     processes: BTreeMap<i32, Process>,
@@ -127,6 +133,7 @@ impl Kernel {
             boots: 1,
             namespaces: 1,
             wall_offset_ms: 0,
+            reads: (now, 0),
             last_pid: INIT,
             last_start: 0,
             processes: BTreeMap::new(),
@@ -150,6 +157,18 @@ impl Kernel {
 
     pub(super) fn boottime_ms(&self) -> u64 {
         BOOT_MS + millis(self.booted.elapsed())
+    }
+
+    /// The same, for an agent.
+    ///
+    /// # Panics
+    /// Paused time goes on when nobody has anything to do. When it does not go on, an agent is busy with nothing; one that
+    /// does so on a real machine takes a whole processor.
+    pub(super) fn read_boottime_ms(&mut self) -> u64 {
+        let now = Instant::now();
+        self.reads = if self.reads.0 == now { (now, self.reads.1 + 1) } else { (now, 0) };
+        assert!(self.reads.1 < READS_MAX, "somebody on {} is busy with waiting", self.name);
+        self.boottime_ms()
     }
 
     pub(super) fn wall_ms(&self) -> u64 {

@@ -17,6 +17,10 @@ lint:
 test *ARGS:
     cargo test {{ ARGS }}
 
+# Fuzzes each target for some seconds, or some targets: `just fuzz --seconds 300 filter`; see docs/testing.md.
+fuzz *ARGS:
+    fuzz/run {{ ARGS }}
+
 # The API documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -D rustdoc::private_intra_doc_links" cargo doc --no-deps

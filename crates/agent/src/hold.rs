@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     application::{Hold, HoldKind, HoldOrder},
+    format,
     host::Files,
     process::boot,
 };
@@ -59,7 +60,7 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
-    /// It is damaged, or was written by a newer agent.
+    /// It is damaged.
     #[error(
         "the hold file {} cannot be understood: something keeps this application stopped; find out what (quiesce \
          describe instance), and remove the file only if the application runs nowhere else",
@@ -93,21 +94,31 @@ impl HoldFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(LoadError::Io { path: self.path.clone(), source }),
         };
+        self.decode(&bytes).map(Some)
+    }
+
+    /// What the file says.
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Hold, LoadError> {
         let damaged = |source| LoadError::Damaged { path: self.path.clone(), source };
-        let stored: Stored = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if stored.format > FORMAT {
-            return Err(LoadError::Newer { path: self.path.clone(), found: stored.format });
+        let found = format::of(bytes).map_err(damaged)?;
+        if found > FORMAT {
+            return Err(LoadError::Newer { path: self.path.clone(), found });
         }
-        Ok(Some(stored.hold))
+        let stored: Stored = serde_json::from_slice(bytes).map_err(damaged)?;
+        Ok(stored.hold)
     }
 
     /// Durable when it returns.
     pub(crate) async fn put(&self, hold: Hold) -> io::Result<()> {
-        let note = self.note(&hold);
-        let stored = Stored { format: FORMAT, hold, note };
-        let mut content = serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?;
-        content.push(b'\n');
+        let content = self.encode(&hold).map_err(io::Error::other)?;
         self.files.replace(&self.path, content).await
+    }
+
+    pub(crate) fn encode(&self, hold: &Hold) -> serde_json::Result<Vec<u8>> {
+        let stored = Stored { format: FORMAT, hold: hold.clone(), note: self.note(hold) };
+        let mut content = serde_json::to_vec_pretty(&stored)?;
+        content.push(b'\n');
+        Ok(content)
     }
 
     /// Durable when it returns.
@@ -179,6 +190,14 @@ mod tests {
         let text = fs::read_to_string(directory.path().join("hold.json")).unwrap();
         assert!(text.contains("deleted for good by operations/o"), "{text}");
         assert!(text.contains("start the agent again"), "{text}");
+    }
+
+    #[test]
+    fn a_hold_of_a_newer_agent_is_left_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("hold.json"), r#"{"format": 2, "other": true}"#).unwrap();
+        let error = hold_file(directory.path()).load().unwrap_err();
+        assert!(matches!(error, LoadError::Newer { found: 2, .. }), "{error}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use report::{StartPhase, StartProgress};
 
 mod engine;
 mod order;
-mod record;
+pub(crate) mod record;
 mod refusal;
 mod report;
 mod service;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     application::{End, Ready},
+    format,
     host::{Claim, ClaimError, Host},
     id,
     process::{Exit, Identity, boot::BootTime},
@@ -216,22 +217,17 @@ impl From<ClaimError> for OpenError {
     }
 }
 
-fn encode(contents: &Contents) -> Vec<u8> {
+pub(crate) fn encode(contents: &Contents) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(contents).expect("plain data with string keys is always JSON");
     bytes.push(b'\n');
     bytes
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<Contents, OpenError> {
-    /// What every format has.
-    #[derive(Deserialize)]
-    struct Versioned {
-        format: u32,
-    }
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Contents, OpenError> {
     let damaged = |source| OpenError::Damaged { path: path.to_owned(), source };
-    let Versioned { format } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if format > FORMAT {
-        return Err(OpenError::Newer { path: path.to_owned(), found: format });
+    let found = format::of(bytes).map_err(damaged)?;
+    if found > FORMAT {
+        return Err(OpenError::Newer { path: path.to_owned(), found });
     }
     serde_json::from_slice(bytes).map_err(damaged)
 }

@@ -79,6 +79,9 @@ pub mod application;
 pub mod args;
 pub mod attach;
 mod durable;
+mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gate;
 pub mod gateway;
 pub mod hold;

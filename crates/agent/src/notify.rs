@@ -76,10 +76,13 @@ impl Notice {
                 ("RELOADING", "1") => notice.reloading = true,
                 ("STATUS", text) => notice.status = Some(printable(text)),
                 ("EXTEND_TIMEOUT_USEC", usec) => {
-                    notice.extend = usec.parse().ok().map(|usec| Duration::from_micros(usec).min(EXTEND_MAX));
+                    let extend = usec.parse().ok().map(|usec| Duration::from_micros(usec).min(EXTEND_MAX));
+                    notice.extend = extend.or(notice.extend);
                 }
-                ("MAINPID", pid) => notice.main_pid = pid.parse().ok().filter(|pid| *pid > 1),
-                ("ERRNO", errno) => notice.errno = errno.parse().ok(),
+                ("MAINPID", pid) => {
+                    notice.main_pid = pid.parse().ok().filter(|pid| *pid > 1).or(notice.main_pid);
+                }
+                ("ERRNO", errno) => notice.errno = errno.parse().ok().or(notice.errno),
                 _ => {}
             }
         }
@@ -226,6 +229,8 @@ mod tests {
     fn impossible_numbers_are_ignored() {
         let notice = Notice::parse(b"MAINPID=1\nEXTEND_TIMEOUT_USEC=-4\nERRNO=many");
         assert_eq!(notice, Notice::default());
+        let kept = Notice::parse(b"MAINPID=42\nMAINPID=1\nEXTEND_TIMEOUT_USEC=5\nEXTEND_TIMEOUT_USEC=soon");
+        assert_eq!((kept.main_pid, kept.extend), (Some(42), Some(Duration::from_micros(5))));
         let huge = Notice::parse(b"EXTEND_TIMEOUT_USEC=18446744073709551615");
         assert_eq!(huge.extend, Some(EXTEND_MAX));
     }

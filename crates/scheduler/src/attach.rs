@@ -55,7 +55,7 @@ struct Issued {
 
 /// Why an agent was sent away.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(crate) enum Refusal {
     #[error("no preface line in time")]
     Slow,
     #[error("not a preface line")]
@@ -68,7 +68,7 @@ enum Refusal {
 
 impl Refusal {
     /// Code and reason of the line that says no; none where nobody would read it.
-    fn line(&self) -> Option<&'static str> {
+    pub(crate) fn line(&self) -> Option<&'static str> {
         match self {
             Self::Slow | Self::Malformed => Some("QUIESCE/1 ERROR INVALID_ARGUMENT INVALID_FIELD\r\n"),
             Self::Token => Some("QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID\r\n"),
@@ -116,7 +116,7 @@ impl Attachments {
     }
 
     /// Reads the preface, spends the token, says yes.
-    async fn admit(&self, socket: &mut impl Socket) -> Result<Name, Refusal> {
+    pub(crate) async fn admit(&self, socket: &mut impl Socket) -> Result<Name, Refusal> {
         let line = timeout(LINE_TIMEOUT, read_line(socket)).await.map_err(|_elapsed| Refusal::Slow)??;
         let token = line.strip_prefix(PREFACE).and_then(AttachToken::parse).ok_or(Refusal::Malformed)?;
         let digest = self.secrets.attach_digest(&token);

@@ -115,6 +115,13 @@ fn read(path: &Path) -> Result<File, String> {
     toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// The settings that a file with this content would give, without flags.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn from_text(text: &str) -> Result<Settings, Problems> {
+    let file: File = toml::from_str(text).map_err(|error| Problems(vec![error.to_string()]))?;
+    resolve(file.or(defaults()), Vec::new())
+}
+
 fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Problems> {
     let insecure = effective.insecure.unwrap_or(false);
     let listen = address("listen", effective.listen.as_deref().unwrap_or(LISTEN_DEFAULT), &mut problems);
@@ -154,7 +161,8 @@ fn address(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAd
         return Some(address);
     }
     // `localhost:7600` is what people type; other names would depend on who answers.
-    let resolved = text.strip_prefix("localhost:").and_then(|_| text.to_socket_addrs().ok()?.next());
+    let port = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+    let resolved = port.and_then(|port| ("localhost", port).to_socket_addrs().ok()?.next());
     if resolved.is_none() {
         problems.push(format!("{key} = {text:?} is not an address such as 127.0.0.1:7600"));
     }
@@ -246,6 +254,19 @@ mod tests {
             "attach_endpoint",
         ] {
             assert!(problems.contains(part), "{part} in {problems}");
+        }
+    }
+
+    #[test]
+    fn no_name_but_localhost_is_looked_up() {
+        for text in ["localhost:80", "127.0.0.1:80"] {
+            assert_eq!(address("listen", text, &mut Vec::new()).unwrap().port(), 80, "{text}");
+        }
+        // What stands before the last colon would be asked of the network; `localhost:` in front makes it no better.
+        for text in ["localhost:nowhere.invalid:80", "localhost:127.0.0.1:80", "nowhere.invalid:80", "localhost:port"] {
+            let mut problems = Vec::new();
+            assert_eq!(address("listen", text, &mut problems), None, "{text}");
+            assert_eq!(problems.len(), 1, "{text}");
         }
     }
 

@@ -3,6 +3,9 @@
 //! Restrictions joined by AND. What fields there are and what they hold is the business of whoever implements
 //! [`Filterable`]; parsing checks every restriction against that, so that evaluation cannot fail.
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod printed;
+
 use std::collections::HashMap;
 use std::time::SystemTime;
 
@@ -222,17 +225,20 @@ impl Parser<'_> {
         if field == "labels" && self.rest().starts_with(':') {
             self.position += 1;
             let key_at = self.position;
-            let (key, _) = self.value()?;
-            return if key.is_empty() {
-                Err(wrong(key_at, "expected a label"))
-            } else {
-                Ok(("labels", Test::HasLabel { key }))
+            let (key, prefix) = self.value()?;
+            return match (key.as_str(), prefix) {
+                (_, true) => Err(wrong(key_at, "a label is named in full; a trailing * goes with = and != only")),
+                ("", false) => Err(wrong(key_at, "expected a label")),
+                (_, false) => Ok(("labels", Test::HasLabel { key })),
             };
         }
         let op = self.operator()?;
         self.skip_space();
         let value_at = self.position;
         if let Some(key) = field.strip_prefix("labels.") {
+            if key.is_empty() {
+                return Err(wrong(at, "expected the name of a label behind `labels.`"));
+            }
             let (value, prefix) = self.value()?;
             let key = key.to_owned();
             check_prefix(prefix, op, op_at)?;
@@ -439,6 +445,9 @@ mod tests {
             ("(name = x)", 0),
             ("name = x AND", 12),
             ("labels:", 7),
+            ("labels:\"\"", 7),
+            ("labels:te*", 7),
+            ("done = false AND labels. = x", 17),
         ] {
             assert_eq!(position(text), at, "{text}");
         }

@@ -20,6 +20,8 @@ pub mod config;
 mod convert;
 pub mod driver;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod history;
 pub mod hooks;
 mod idempotency;

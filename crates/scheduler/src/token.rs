@@ -110,10 +110,12 @@ fn encode<T: Encode<()>>(token: &T) -> String {
     URL_SAFE_NO_PAD.encode(quiesce_store::record::to_cbor(token))
 }
 
-fn decode<T: for<'b> Decode<'b, ()>>(token: &str) -> Option<T> {
+fn decode<T: Encode<()> + for<'b> Decode<'b, ()>>(token: &str) -> Option<T> {
     // What exactly is wrong with a token that is not ours interests nobody: the answer is always the same.
     let bytes = URL_SAFE_NO_PAD.decode(token.get(..TOKEN_MAX.min(token.len())).filter(|cut| cut.len() == token.len())?);
-    quiesce_store::record::from_cbor(&bytes.ok()?).ok()
+    let found = quiesce_store::record::from_cbor(&bytes.ok()?).ok()?;
+    // A token has one spelling. Another one says something beside our fields, and to pass over that would be to guess.
+    (encode(&found) == token).then_some(found)
 }
 
 #[cfg(test)]
@@ -141,6 +143,17 @@ mod tests {
         assert_eq!(parse_page_token(&token, mine).unwrap().as_deref(), Some("shop"));
         assert!(matches!(parse_page_token(&token, other), Err(Problem::InvalidPageToken)));
         assert!(matches!(ResumeToken::parse(&token, mine), Err(Problem::InvalidResumeToken)));
+    }
+
+    #[test]
+    fn a_token_that_says_more_than_ours_do_is_not_ours() {
+        let mine = Purpose::of(&["list", "x"]);
+        let mut bytes = URL_SAFE_NO_PAD.decode(page_token(mine, "shop")).unwrap();
+        assert_eq!(bytes[0], 0x83, "an array of three");
+        bytes[0] = 0x84;
+        bytes.push(7);
+        let token = URL_SAFE_NO_PAD.encode(bytes);
+        assert!(matches!(parse_page_token(&token, mine), Err(Problem::InvalidPageToken)));
     }
 
     #[test]

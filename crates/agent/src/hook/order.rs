@@ -21,7 +21,7 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// Longest duration on the wire.
-const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
+pub(super) const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// The last epoch of the contract.
 const EPOCH_MAX: i64 = (1 << 53) - 1;

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quiesce_runtime::clock::Anchor;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::sync::Mutex;
 
+use super::order::DURATION_MAX;
 use super::report::{Phase, Report};
 use super::token::Digest;
 use crate::application::HoldKind;
+use crate::format;
 use crate::host::{Files, Host};
 
 /// Format of the document. A reader that finds a higher one refuses to run rather than to guess.
@@ -86,8 +88,11 @@ pub(crate) struct ShutdownRecord {
     pub(crate) token: Option<Digest>,
     /// On the timeline of the anchor.
     pub(crate) accepted_ms: u64,
+    #[serde(default, deserialize_with = "wait")]
     pub(crate) grace: Option<Duration>,
+    #[serde(deserialize_with = "wait")]
     pub(crate) heartbeat: Duration,
+    #[serde(default, deserialize_with = "wait")]
     pub(crate) settle: Option<Duration>,
     /// [`Phase::Stopping`] is written before the application is told to stop.
     pub(crate) phase: Phase,
@@ -97,6 +102,21 @@ pub(crate) struct ShutdownRecord {
     pub(crate) incarnation: i32,
     /// Set when it is over.
     pub(crate) last: Option<Report>,
+}
+
+/// Reads a time to wait. None was ever longer than an order may ask for, and no clock measures what is longer by far.
+fn wait<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Copy + Into<Option<Duration>>,
+{
+    let wait = T::deserialize(deserializer)?;
+    match wait.into() {
+        Some(time) if time > DURATION_MAX => {
+            Err(de::Error::custom(format!("a wait of {time:?}, longer than any order asks for ({DURATION_MAX:?})")))
+        }
+        Some(_) | None => Ok(wait),
+    }
 }
 
 /// Why the record could not be read or written.
@@ -194,25 +214,14 @@ impl Records {
         let path = &self.path;
         let Some(shelf) = &self.shelf else { return Ok(None) };
         let read = shelf.load().map_err(|source| RecordError::Read { path: path.clone(), source })?;
-        let Some(text) = read else { return Ok(None) };
-        // The format is read first: a later one need not look like ours.
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let parse = |source| RecordError::Parse { path: path.clone(), source };
-        let Head { format } = serde_json::from_slice(&text).map_err(parse)?;
-        if format > FORMAT {
-            return Err(RecordError::Format { path: path.clone(), format });
-        }
-        serde_json::from_slice(&text).map(Some).map_err(parse)
+        read.map(|text| decode(path, &text)).transpose()
     }
 
     /// Replaces the record. Durable when it resolves.
     pub(crate) fn save(&self, revision: u64, record: &Record) -> BoxFuture<'static, Result<(), RecordError>> {
         let Some(shelf) = &self.shelf else { return Box::pin(async { Ok(()) }) };
         let (shelf, path) = (Arc::clone(shelf), self.path.clone());
-        let content = serde_json::to_vec_pretty(record).map_err(io::Error::from);
+        let content = encode(record).map_err(io::Error::from);
         Box::pin(async move {
             let saved = match content {
                 Ok(content) => shelf.save(revision, content).await,
@@ -253,6 +262,20 @@ impl Shelf for RecordFile {
     }
 }
 
+pub(crate) fn encode(record: &Record) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(record)
+}
+
+/// What the file at `path` says.
+pub(crate) fn decode(path: &Path, text: &[u8]) -> Result<Record, RecordError> {
+    let parse = |source| RecordError::Parse { path: path.to_owned(), source };
+    let format = format::of(text).map_err(parse)?;
+    if format > FORMAT {
+        return Err(RecordError::Format { path: path.to_owned(), format });
+    }
+    serde_json::from_slice(text).map_err(parse)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -282,6 +305,22 @@ mod tests {
         assert!(matches!(records.load(), Err(RecordError::Format { format: 2, .. })));
         fs::write(directory.path().join(FILE), "{").unwrap();
         assert!(matches!(records.load(), Err(RecordError::Parse { .. })));
+    }
+
+    #[test]
+    fn a_wait_that_no_clock_can_measure_is_damage() {
+        let text = include_str!("record/format-1.json");
+        let seconds = DURATION_MAX.as_secs();
+        for (field, from) in [("heartbeat", 5), ("grace", 60)] {
+            let with = |secs: u64| {
+                text.replace(&format!(r#""{field}": {{ "secs": {from},"#), &format!(r#""{field}": {{ "secs": {secs},"#))
+            };
+            assert!(decode(Path::new(FILE), with(seconds).as_bytes()).is_ok(), "{field}");
+            for secs in [seconds + 1, u64::MAX] {
+                let error = decode(Path::new(FILE), with(secs).as_bytes()).unwrap_err();
+                assert!(matches!(error, RecordError::Parse { .. }), "{field}: {error}");
+            }
+        }
     }
 
     #[test]

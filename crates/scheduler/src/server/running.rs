@@ -27,14 +27,11 @@ use crate::metrics::Metrics;
 use crate::records::{InstanceRecord, LoadError, load_all};
 use crate::registry::{Registry, Turns};
 use crate::retention::Retention;
-use crate::rpc::RpcLayer;
+use crate::rpc::{MESSAGE_BYTES_MAX, RpcLayer};
 use crate::secrets::entropy_of;
 use crate::service::{Parts, Service};
 use crate::steady::Steady;
 use crate::watch::Watches;
-
-/// Longest message, both ways; of the contract.
-const MESSAGE_MAX: usize = 1 << 20;
 
 /// Takes calls as HTTP requests and answers them.
 pub type GrpcService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -54,8 +51,8 @@ impl Running {
     /// The services `Scheduler` and `AgentGateway`, for whoever serves them.
     pub(super) fn servers(&self) -> (SchedulerServer<Service>, AgentGatewayServer<Service>) {
         (
-            SchedulerServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_MAX),
-            AgentGatewayServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_MAX),
+            SchedulerServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            AgentGatewayServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quiesce_operation::report::{CallError, CallErrorClass, Probe};
@@ -77,6 +78,8 @@ pub(crate) struct Hook {
     presence: watch::Sender<Presence>,
     /// Asks the monitor to look now.
     look: Arc<Notify>,
+    /// It was registered since it was last asked: a sign of life is to be expected.
+    comes: AtomicBool,
     clock: Arc<dyn Clock>,
     dial: Arc<dyn Dial>,
     surplus: Surplus,
@@ -131,6 +134,7 @@ impl Hooks {
         let name = (record.application.clone(), record.instance.clone());
         if let Some(hook) = self.find(&name.0, &name.1) {
             hook.reach(&record.connect);
+            hook.comes.store(true, Ordering::Relaxed);
             hook.look.notify_one();
             return;
         }
@@ -140,6 +144,7 @@ impl Hooks {
             link: watch::Sender::new(Link::Detached),
             presence: watch::Sender::new(Presence::default()),
             look: Arc::new(Notify::new()),
+            comes: AtomicBool::new(true),
             clock: Arc::clone(&self.inner.clock),
             dial: Arc::clone(&self.inner.dial),
             surplus: self.inner.surplus.clone(),

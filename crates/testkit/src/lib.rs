@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod hook;
+pub mod hostile;
 pub mod port;
 pub mod process;
 pub mod proxy;

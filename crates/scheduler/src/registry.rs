@@ -5,6 +5,7 @@
 //! overlook an instance (it expects the application unchanged). It starts and stops nothing.
 
 mod applications;
+mod census;
 mod clusters;
 mod instances;
 mod turns;
@@ -27,7 +28,8 @@ use crate::records::{
 use crate::status::Problem;
 
 pub(crate) use applications::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate};
-pub(crate) use clusters::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate};
+pub(crate) use census::Census;
+pub(crate) use clusters::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate, Usage};
 pub(crate) use instances::{Admit, End, Registration};
 pub(crate) use turns::Turns;
 
@@ -44,6 +46,7 @@ pub(crate) struct Registry {
     pub(crate) hooks: Hooks,
     pub(crate) default_policy: Arc<Policy>,
     pub(crate) turns: Turns,
+    pub(crate) usage: Census<Usage>,
 }
 
 /// An application with what follows from other records.

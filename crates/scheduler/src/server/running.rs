@@ -25,7 +25,7 @@ use crate::history::{self, Follower, History};
 use crate::hooks::{Dial, Hooks};
 use crate::metrics::Metrics;
 use crate::records::{InstanceRecord, LoadError, load_all};
-use crate::registry::{Registry, Turns};
+use crate::registry::{Census, Registry, Turns};
 use crate::retention::Retention;
 use crate::rpc::{MESSAGE_BYTES_MAX, RpcLayer};
 use crate::secrets::entropy_of;
@@ -124,6 +124,7 @@ impl Opened {
             hooks: hooks.clone(),
             default_policy: Arc::clone(&default_policy),
             turns: Turns::new(),
+            usage: Census::new(),
         };
         let attachments = Attachments::new(hooks, secrets, entropy_of(&machine));
         let service = Service::new(Parts {

@@ -15,6 +15,8 @@ const BURST: u32 = 50;
 const ALLOWANCE_INTERVAL: Duration = Duration::from_millis(200);
 /// Time between two reports that are read out of the surplus: five hundred a second cost next to nothing.
 const SURPLUS_INTERVAL: Duration = Duration::from_millis(2);
+/// How far reading may fall behind that pace and still make up for it: a busy machine wakes nobody on time.
+const SURPLUS_LAG: Duration = Duration::from_millis(200);
 
 /// What is left for those who exceed their allowance. Clones are the same surplus.
 #[derive(Debug, Clone)]
@@ -30,7 +32,8 @@ impl Surplus {
     /// When the caller may read its next report. Whoever asks waits for that before asking again, so all have their turn.
     fn reserve(&self) -> Instant {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = (*next).max(Instant::now());
+        let now = Instant::now();
+        let turn = (*next).max(now.checked_sub(SURPLUS_LAG).unwrap_or(now));
         *next = turn + SURPLUS_INTERVAL;
         turn
     }

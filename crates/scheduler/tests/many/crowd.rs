@@ -26,15 +26,16 @@ const SMALL: usize = 200;
 const BAD_SHARE: usize = 4;
 /// One in so many of those that behave dials in.
 const DIAL_IN_SHARE: usize = 4;
-/// Fewest operations that are timed.
+/// Fewest and most operations that are timed, each time.
 const TIMED_MIN: usize = 40;
+const TIMED_MAX: usize = 300;
 /// Operations timed at a time: few, so that what is measured is not how they wait for each other.
 const TIMED_AT_ONCE: usize = 4;
 /// So much slower may operations be beside the bad ones. Those hold what they hold for minutes, see [`patient`]; whoever had
 /// to wait for one of them would be slower by a factor of hundreds.
 const SLOWER_MAX: f64 = 10.0;
 /// Below this a median says more about a busy machine than about the scheduler.
-const NOISE: Duration = Duration::from_secs(2);
+const NOISE: Duration = Duration::from_secs(5);
 /// Resident memory for each operation, that of its agent in this process included; measured is about a third of it.
 const BYTES_PER_OPERATION_MAX: u64 = 1 << 20;
 
@@ -249,7 +250,7 @@ fn known(resident: &Resident) -> Option<Known> {
 async fn the_healthy_are_not_delayed_and_a_restart_loses_nobody() {
     let size = size();
     let (healthy, sick) = (size - size / BAD_SHARE, size / BAD_SHARE);
-    let timed = (healthy / 10).max(TIMED_MIN);
+    let timed = (healthy / 10).clamp(TIMED_MIN, TIMED_MAX);
     let empty = resident_bytes();
     let mut stage = Stage::start().await;
 

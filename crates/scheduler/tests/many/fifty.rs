@@ -12,7 +12,7 @@ use v1::operation::State;
 use v1::stop_result::Outcome;
 
 use crate::agents::{Agent, Place, Reach, register_to_dial_in};
-use crate::stage::{AT_ONCE, LIMIT, Stage, agents, seconds};
+use crate::stage::{AT_ONCE, LIMIT, Stage, agents, patient};
 
 pub(crate) const INSTANCES: usize = 50;
 /// Instances of equal stop order.
@@ -134,13 +134,7 @@ fn assert_all_verified(operation: &v1::Operation, count: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_instances_stop_in_their_order_move_and_go() {
     let stage = Stage::start().await;
-    let policy = v1::ShutdownPolicy {
-        max_parallel_stops: i32::try_from(PARALLEL).ok(),
-        grace_period: seconds(600),
-        accept_timeout: seconds(60),
-        heartbeat_timeout: seconds(60),
-        ..Default::default()
-    };
+    let policy = v1::ShutdownPolicy { max_parallel_stops: i32::try_from(PARALLEL).ok(), ..patient() };
     stage.create("db", policy, agents()).await;
     let chronicle = Chronicle::default();
     let source = fifty(&stage, "db", "a", &chronicle, |_| slow()).await;

@@ -75,9 +75,9 @@ fn ways(deaf: Peer, babbling: Peer) -> Vec<Way> {
 fn policy(reason: Reason) -> v1::ShutdownPolicy {
     v1::ShutdownPolicy {
         max_parallel_stops: i32::try_from(PARALLEL).ok(),
-        grace_period: seconds(if reason == Reason::GraceTimeout { 20 } else { 300 }),
-        accept_timeout: seconds(10),
-        heartbeat_timeout: seconds(10),
+        grace_period: seconds(if reason == Reason::GraceTimeout { 30 } else { 300 }),
+        accept_timeout: seconds(15),
+        heartbeat_timeout: seconds(15),
         retry: Some(v1::RetryPolicy { max_attempts: Some(1), ..Default::default() }),
         hold_on_unclean_exit: Some(true),
         ..Default::default()

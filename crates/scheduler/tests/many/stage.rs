@@ -161,6 +161,22 @@ pub(crate) fn connect(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
 }
 
+/// A patient policy: whoever says nothing is in flight for as long as the test takes, and whoever fails tries again.
+pub(crate) fn patient() -> v1::ShutdownPolicy {
+    v1::ShutdownPolicy {
+        grace_period: seconds(1200),
+        accept_timeout: seconds(300),
+        heartbeat_timeout: seconds(300),
+        retry: Some(v1::RetryPolicy {
+            max_attempts: Some(100),
+            initial_backoff: seconds(5),
+            max_backoff: seconds(30),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
 /// The external placement, which ends by itself once everything has stopped.
 pub(crate) fn external() -> v1::placement::Driver {
     v1::placement::Driver::External(v1::ExternalPlacement { require_confirmation: false })

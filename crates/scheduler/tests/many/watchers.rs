@@ -12,7 +12,7 @@ use v1::operation::State;
 use v1::operation_event::Type;
 
 use crate::agents::{Agent, Place, Reach};
-use crate::stage::{AT_ONCE, LIMIT, Stage, external, is_final};
+use crate::stage::{AT_ONCE, LIMIT, Stage, external, is_final, patient};
 
 const WATCHERS: usize = 100;
 const OPERATIONS: usize = 200;
@@ -51,7 +51,7 @@ async fn a_hundred_watchers_see_every_change_of_every_operation() {
     let stage = &stage;
     let agents: Vec<_> = stream::iter((0..OPERATIONS).map(|number| async move {
         let application = format!("app-{number}");
-        stage.create(&application, v1::ShutdownPolicy::default(), external()).await;
+        stage.create(&application, patient(), external()).await;
         let hook = ScriptedHook::new(Script::default());
         Agent::start(stage, &Place::only(&application), hook, Reach::Listens).await
     }))

@@ -89,7 +89,7 @@ const BAD: [Bad; 12] = [
 
 enum Character {
     Peer(Peer),
-    Hook(Script),
+    Hook(Box<Script>),
 }
 
 impl Bad {
@@ -98,7 +98,7 @@ impl Bad {
             Self::Dead => return Character::Peer(hostile::dead()),
             Self::Deaf => return Character::Peer(hostile::deaf().await),
             Self::Babbling => return Character::Peer(hostile::babbling().await),
-            Self::Mute => return Character::Hook(Script { mute: true, ..Script::default() }),
+            Self::Mute => return Character::Hook(Box::new(Script { mute: true, ..Script::default() })),
             Self::Silent => vec![Act::Hang; 4],
             Self::Fainting => [vec![Act::Report(Phase::Stopping)], vec![Act::Hang; 4]].concat(),
             Self::Huge => vec![Act::Report(Phase::Stopping), Act::Huge(5 << 20)],
@@ -108,7 +108,7 @@ impl Bad {
             Self::Counterfeiting => vec![Act::ResultWithToken("qct1.1.x".to_owned())],
             Self::BreakingOff => vec![Act::Report(Phase::Stopping), Act::End],
         };
-        Character::Hook(Script::of([acts]))
+        Character::Hook(Box::new(Script::of([acts])))
     }
 }
 
@@ -134,7 +134,7 @@ async fn bad(stage: &Stage, application: String, kind: Bad) -> Resident {
             Resident { application, agent: None, _peer: Some(peer) }
         }
         Character::Hook(script) => {
-            let agent = Agent::start(stage, &place, ScriptedHook::new(script), Reach::Listens).await;
+            let agent = Agent::start(stage, &place, ScriptedHook::new(*script), Reach::Listens).await;
             Resident { application, agent: Some(agent), _peer: None }
         }
     }

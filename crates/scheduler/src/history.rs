@@ -44,7 +44,7 @@ pub(crate) struct History {
 
 /// How far the log has been followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Head {
+struct Head {
     /// Everything up to here can be read.
     revision: Revision,
     /// The store is gone, nothing follows.
@@ -56,6 +56,25 @@ struct Ring {
     /// Events above this revision are in the ring.
     floor: Revision,
     events: VecDeque<Seen>,
+}
+
+/// The head as it moves. It hands out copies only: a look that is held locks out whoever moves the head, and to look once
+/// more meanwhile would be to wait for ever for that one.
+pub(crate) struct Heads {
+    head: watch::Receiver<Head>,
+}
+
+impl Heads {
+    /// The revision up to which everything can be read now; [`Heads::moved`] waits for more than this.
+    pub(crate) fn look(&mut self) -> Revision {
+        self.head.borrow_and_update().revision
+    }
+
+    /// Resolves when the head is not where it was at the last look, or the log has ended. `None`: nobody follows it any
+    /// more. Cancel-safe.
+    pub(crate) async fn moved(&mut self) -> Option<()> {
+        self.head.changed().await.ok()
+    }
 }
 
 /// Follows the log; to be run as one task.
@@ -163,8 +182,8 @@ impl History {
     }
 
     /// To wait for more.
-    pub(crate) fn follow(&self) -> watch::Receiver<Head> {
-        self.head.clone()
+    pub(crate) fn follow(&self) -> Heads {
+        Heads { head: self.head.clone() }
     }
 
     /// Whether the log has ended.

@@ -7,11 +7,13 @@
 pub(crate) mod call;
 mod connection;
 mod presence;
+mod reading;
 pub(crate) mod report;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quiesce_operation::report::{CallError, CallErrorClass, Probe};
@@ -31,12 +33,14 @@ use call::{Client, lost, protocol_error};
 use connection::{Connection, reverse};
 pub use connection::{Dial, HookChannel};
 pub use presence::{HookInfo, HookState, Presence};
+pub(crate) use reading::Reading;
+use reading::Surplus;
 
-/// Most hooks asked for a sign of life at the same time: a thousand instances are gone through in seconds, and one
-/// burst stays far below any limit on open files.
+/// Most hooks asked for a sign of life at the same time, slow ones aside: a thousand instances are gone through in seconds,
+/// and one burst of connections stays small.
 const SIGNS_OF_LIFE_MAX: usize = 64;
-/// The same for hooks that did not answer the last time. They have places of their own, since each holds one for as
-/// long as an answer may take: any number of dead hooks leaves the others theirs.
+/// The same for hooks that did not answer the last time. They have places of their own: any number of dead hooks leaves the
+/// others theirs.
 const SIGNS_OF_ABSENT_MAX: usize = 32;
 /// Longest wait of a new attached connection for its first answer; an agent that has just dialled has nothing else to
 /// do.
@@ -60,6 +64,7 @@ struct Inner {
     drain: drain::Watch,
     signs_of_life: Semaphore,
     signs_of_absent: Semaphore,
+    surplus: Surplus,
 }
 
 /// The name of an instance.
@@ -73,8 +78,11 @@ pub(crate) struct Hook {
     presence: watch::Sender<Presence>,
     /// Asks the monitor to look now.
     look: Arc<Notify>,
+    /// It was registered since it was last asked: a sign of life is to be expected.
+    comes: AtomicBool,
     clock: Arc<dyn Clock>,
     dial: Arc<dyn Dial>,
+    surplus: Surplus,
     forgotten: CancellationToken,
 }
 
@@ -115,7 +123,9 @@ impl Hooks {
         let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
         let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
-        Self { inner: Arc::new(Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent }) }
+        let surplus = Surplus::new();
+        let inner = Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent, surplus };
+        Self { inner: Arc::new(inner) }
     }
 
     /// An instance was registered, or its registration has changed. It is asked for a sign of life at once. The
@@ -124,6 +134,7 @@ impl Hooks {
         let name = (record.application.clone(), record.instance.clone());
         if let Some(hook) = self.find(&name.0, &name.1) {
             hook.reach(&record.connect);
+            hook.comes.store(true, Ordering::Relaxed);
             hook.look.notify_one();
             return;
         }
@@ -133,8 +144,10 @@ impl Hooks {
             link: watch::Sender::new(Link::Detached),
             presence: watch::Sender::new(Presence::default()),
             look: Arc::new(Notify::new()),
+            comes: AtomicBool::new(true),
             clock: Arc::clone(&self.inner.clock),
             dial: Arc::clone(&self.inner.dial),
+            surplus: self.inner.surplus.clone(),
             forgotten: CancellationToken::new(),
         });
         hook.reach(&record.connect);
@@ -310,6 +323,11 @@ impl Hook {
     /// There is a reason to ask the hook how it is.
     pub(crate) fn look(&self) {
         self.look.notify_one();
+    }
+
+    /// To read a stream of reports by.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading::new(self.surplus.clone())
     }
 
     fn missed(&self) {

@@ -240,11 +240,7 @@ impl Watch {
     async fn live(&mut self) -> Result<(), Problem> {
         let mut head = self.watches.history.follow();
         loop {
-            let target = {
-                let _seen = head.borrow_and_update();
-                self.watches.history.head()
-            };
-            if self.advance(target).await? {
+            if self.advance(head.look()).await? {
                 return Ok(());
             }
             if self.end_at.is_some_and(|end| self.cursor >= end) {
@@ -262,10 +258,10 @@ impl Watch {
             let drain = self.watches.drain.clone();
             tokio::select! {
                 biased;
-                changed = timeout_at(self.quiet_until, head.changed()) => match changed {
-                    Ok(Ok(())) => {}
+                changed = timeout_at(self.quiet_until, head.moved()) => match changed {
+                    Ok(Some(())) => {}
                     // Whoever follows the log is gone, which happens when the scheduler stops.
-                    Ok(Err(_)) => {
+                    Ok(None) => {
                         self.push_bookmark();
                         self.stage = Stage::Leaving;
                         return Ok(());

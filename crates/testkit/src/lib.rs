@@ -8,6 +8,7 @@
 pub mod corpus;
 pub mod directory;
 pub mod hook;
+pub mod hostile;
 pub mod input;
 pub mod port;
 pub mod process;

@@ -82,6 +82,10 @@ impl Operation {
 
     /// Stores a report and publishes it, at once or a little later.
     fn note_report(&mut self, now: Moment, slot: Slot, report: StopReport, step: &mut Step) {
+        let is_result = report.result.is_some();
+        if is_result {
+            self.show_what_waits(now, slot, step);
+        }
         let member = self.at_mut(slot);
         let Some(shutdown) = member.shutdown.as_mut() else { return };
         let first = shutdown.accepted.is_none();
@@ -91,7 +95,6 @@ impl Operation {
             Some(last) => (!last.says_the_same(&report), last.phase != report.phase),
             None => (true, true),
         };
-        let is_result = report.result.is_some();
         shutdown.report = Some(report);
         if first && !is_result && shutdown.extension > Duration::ZERO {
             // More time was granted between the call and this answer to it.
@@ -107,6 +110,14 @@ impl Operation {
             self.publish(now, slot, step);
         } else {
             self.at_mut(slot).progress_due = due;
+        }
+    }
+
+    /// Shows the latest report if it was to be shown later: there is no later. What came before it may be merged into it,
+    /// but the last word of an instance is not lost.
+    pub(super) fn show_what_waits(&mut self, now: Moment, slot: Slot, step: &mut Step) {
+        if self.at(slot).progress_due.is_some() {
+            self.publish(now, slot, step);
         }
     }
 

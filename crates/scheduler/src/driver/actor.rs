@@ -20,6 +20,7 @@ use quiesce_mutation::{Mutant, active};
 use super::change::{Along, Built, Change};
 use super::completion::{self, Verdict};
 use super::effects::Effects;
+use super::recovery;
 use super::relay::Outlet;
 use super::{Command, CommandError, CompletionError, Context, Granted, Snapshot};
 use crate::records::{self, LoadError, OperationRecord};
@@ -129,9 +130,7 @@ impl Actor {
 
     async fn live(&mut self, entry: Entry) -> Result<(), Stop> {
         if entry == Entry::Recovered {
-            let mut next = self.operation.clone();
-            let step = next.recover(self.now());
-            self.settle(next, step).await?;
+            self.recover().await?;
         }
         let mut message_last = false;
         loop {
@@ -166,6 +165,23 @@ impl Actor {
                 () = due => self.handle_deadline().await?,
             }
         }
+    }
+
+    /// Takes up what was found in the store, when it is its turn: its calls are made again, and thousands of operations
+    /// may be taken up at the same time.
+    async fn recover(&mut self) -> Result<(), Stop> {
+        let context = Arc::clone(&self.context);
+        let turn = tokio::select! {
+            () = context.drain.signaled() => return Err(Stop::Draining),
+            // Never closed.
+            turn = context.recoveries.acquire() => turn,
+        };
+        let mut next = self.operation.clone();
+        let step = next.recover(self.now());
+        self.settle(next, step).await?;
+        tokio::time::sleep(recovery::SPACING).await;
+        drop(turn);
+        Ok(())
     }
 
     /// Answers those who came while the last step was taken; an operation that is over refuses them in its own words.

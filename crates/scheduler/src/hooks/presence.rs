@@ -3,11 +3,14 @@
 //! One watcher for each registered instance. It asks regularly, and at once when there is a reason to: a registration,
 //! an attached connection, a connection that broke. Reports of a running shutdown count as signs of life as well.
 
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use quiesce_operation::Moment;
 use quiesce_operation::report::{AppState, Capabilities};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{Hook, Inner};
@@ -18,6 +21,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const INTERVAL_ABSENT: Duration = Duration::from_secs(30);
 /// Longest wait for a sign of life.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question holds a place among those asked at the same time, several times what an answer takes. It waits on
+/// without one: else a few hundred hooks that have just died would keep every other from being asked for minutes.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// How often a hook is asked while something is going on: after a registration an application is started, after the end
 /// of a shutdown or start its state has just changed, and people look at once.
 const INTERVAL_EAGER: Duration = Duration::from_secs(1);
@@ -105,16 +111,17 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
         {
             let Some(inner) = inner.upgrade() else { return };
             hook.detach_if_gone();
+            // One that has just said that it is there does not wait behind those that are only asked once more.
+            let comes = hook.comes.swap(false, Ordering::Relaxed);
             let absent = hook.presence.borrow().state == HookState::Unreachable;
-            let places = if absent { &inner.signs_of_absent } else { &inner.signs_of_life };
+            let places = if absent && !comes { &inner.signs_of_absent } else { &inner.signs_of_life };
             if hook.is_detached() {
                 hook.missed();
-            } else if let Ok(_place) = places.acquire().await {
+            } else {
                 tokio::select! {
                     biased;
                     () = hook.forgotten.cancelled() => return,
-                    // The outcome is written down by the call itself.
-                    _answer = hook.info(ANSWER_TIMEOUT) => {}
+                    () = ask(&hook, places) => {}
                 }
             }
         }
@@ -135,5 +142,16 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
                 }
             }
         }
+    }
+}
+
+/// Asks for a sign of life when there is a place. What comes of it is written down by the call itself.
+async fn ask(hook: &Hook, places: &Semaphore) {
+    // Never closed.
+    let place = places.acquire().await;
+    let mut question = pin!(hook.info(ANSWER_TIMEOUT));
+    if timeout(PATIENCE, &mut question).await.is_err() {
+        drop(place);
+        let _answer = question.await;
     }
 }

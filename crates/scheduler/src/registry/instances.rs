@@ -72,6 +72,7 @@ impl Registry {
 
     /// Makes an instance known or brings it up to date, and tells the hooks.
     pub(crate) async fn register(&self, wanted: &Registration) -> Result<Stored<InstanceRecord>, Problem> {
+        let _turn = self.turns.of(&wanted.application).await;
         for _ in 0..TRIES {
             if let Some(stored) = self.try_register(wanted).await? {
                 self.hooks.registered(&stored.record);
@@ -160,6 +161,7 @@ impl Registry {
     /// Forgets an instance, and tells the hooks. One whose hook says that a copy runs is not gone: forgetting it would
     /// forget the permission it runs under.
     pub(crate) async fn deregister(&self, application: &ApplicationId, instance: &InstanceId) -> Result<(), Problem> {
+        let _turn = self.turns.of(application).await;
         for _ in 0..TRIES {
             let key = instance_key(application, instance);
             let Some(known) = load::<InstanceRecord>(&*self.store, key.clone()).await? else { return Ok(()) };
@@ -189,6 +191,7 @@ impl Registry {
 
     /// Permits an instance to start its application: a new epoch, or the one that this start was given before.
     pub(crate) async fn admit_start(&self, wanted: &Admit) -> Result<u64, Problem> {
+        let _turn = self.turns.of(&wanted.application).await;
         for _ in 0..TRIES {
             if let Some(epoch) = self.try_admit(wanted).await? {
                 return Ok(epoch);

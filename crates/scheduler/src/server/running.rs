@@ -25,9 +25,9 @@ use crate::history::{self, Follower, History};
 use crate::hooks::{Dial, Hooks};
 use crate::metrics::Metrics;
 use crate::records::{InstanceRecord, LoadError, load_all};
-use crate::registry::Registry;
+use crate::registry::{Census, Registry, Turns};
 use crate::retention::Retention;
-use crate::rpc::RpcLayer;
+use crate::rpc::{MESSAGE_BYTES_MAX, RpcLayer};
 use crate::secrets::entropy_of;
 use crate::service::{Parts, Service};
 use crate::steady::Steady;
@@ -51,8 +51,8 @@ impl Running {
     /// The services `Scheduler` and `AgentGateway`, for whoever serves them.
     pub(super) fn servers(&self) -> (SchedulerServer<Service>, AgentGatewayServer<Service>) {
         (
-            SchedulerServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_MAX),
-            AgentGatewayServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_MAX),
+            SchedulerServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            AgentGatewayServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
     }
 
@@ -123,6 +123,8 @@ impl Opened {
             clock: Arc::clone(&clock),
             hooks: hooks.clone(),
             default_policy: Arc::clone(&default_policy),
+            turns: Turns::new(),
+            usage: Census::new(),
         };
         let attachments = Attachments::new(hooks, secrets, entropy_of(&machine));
         let service = Service::new(Parts {

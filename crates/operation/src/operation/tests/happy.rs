@@ -47,6 +47,40 @@ fn what_is_said_in_the_moment_before_the_end_is_shown() {
     assert!(progress.any(|event| event.message == "saving the snapshot"), "{:#?}", world.events);
 }
 
+/// Says more at once than is shown at once, and returns what the last report said.
+fn speak_in_haste(world: &mut World) -> String {
+    for sequence in 1..=30 {
+        let said = StopReport { message: format!("page {sequence} of 30"), ..report(sequence, StopPhase::Stopping) };
+        world.says("a-0", said);
+    }
+    "page 30 of 30".to_owned()
+}
+
+/// What was shown last of an instance before `kind` was.
+fn shown_before(world: &World, kind: EventKind) -> Option<&str> {
+    let end = world.events.iter().position(|event| event.kind == kind).unwrap();
+    let shown = world.events[..end].iter().rfind(|event| event.kind == EventKind::Progress);
+    shown.map(|event| event.message.as_str())
+}
+
+#[test]
+fn the_last_of_many_quick_reports_is_shown_before_the_end() {
+    let mut world = World::deletion(Policy::built_in()).until_stopping();
+    let last = speak_in_haste(&mut world);
+    world.ends("a-0", 31, StopOutcome::Stopped);
+    assert_eq!(shown_before(&world, EventKind::InstanceStopped), Some(last.as_str()));
+    let shown = world.events.iter().filter(|event| event.kind == EventKind::Progress).count();
+    assert!(shown < 15, "{shown} of 30 were shown");
+}
+
+#[test]
+fn the_last_of_many_quick_reports_is_shown_before_a_failure() {
+    let mut world = World::deletion(once(FailureStrategy::GiveUp)).until_stopping();
+    let last = speak_in_haste(&mut world);
+    world.ends("a-0", 31, StopOutcome::StillRunning);
+    assert_eq!(shown_before(&world, EventKind::AttemptFailed), Some(last.as_str()));
+}
+
 #[test]
 fn lower_stop_orders_stop_first_and_start_last() {
     let mut world = World::new(

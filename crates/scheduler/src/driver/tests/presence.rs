@@ -2,6 +2,7 @@
 
 use quiesce_testkit::eventually;
 use quiesce_testkit::hook::Script;
+use quiesce_testkit::hostile;
 use quiesce_testkit::proxy::{Mode, TcpProxy};
 
 use super::world::{LIMIT, SOURCE, World, application, hook, instance};
@@ -81,4 +82,19 @@ async fn a_unix_socket_is_a_place_too() {
     world.register_at("a", SOURCE, Connect::Listen { endpoint: format!("unix:{}", path.display()) }).await;
     world.presence_becomes(HookState::Ready).await;
     assert!(!hook.calls().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_comes_is_heard_soon_however_many_do_not_answer() {
+    // Each would hold a place for as long as an answer may take, which is half a minute for all of them.
+    const DEAF: usize = 400;
+    let world = World::new().await;
+    let deaf = hostile::deaf().await;
+    for number in 0..DEAF {
+        let endpoint = deaf.address.to_string();
+        world.register_at(&format!("deaf-{number}"), SOURCE, Connect::Listen { endpoint }).await;
+    }
+    let (_hook, listening) = hook(Script::default()).await;
+    world.register("a", SOURCE, &listening).await;
+    eventually("the hook to be ready", LIMIT / 2, async || world.presence().state == HookState::Ready).await;
 }

@@ -24,6 +24,7 @@ const LIFE: &str = "life";
 const REVISION: &str = "revision";
 
 /// What the store says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) life: Uuid,
     pub(super) revision: Revision,
@@ -70,6 +71,14 @@ pub(super) fn load(database: &Database, new_life: Uuid, renew: bool) -> Result<F
     let life = fact(database, LIFE, Uuid::from_bytes)?;
     let revision = fact(database, REVISION, Revision::from_be_bytes)?;
     Ok(Facts { life, revision })
+}
+
+/// Writes something that changes nothing: proof that the store takes changes.
+pub(super) fn touch(database: &Database, revision: Revision) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    set_revision(&transaction, revision)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Notes the last revision; part of every transaction that takes one.

@@ -12,7 +12,7 @@ use redb::{Database, DatabaseError, StorageError};
 use uuid::Uuid;
 
 use super::Options;
-use super::format::{self, FORMAT_VERSION};
+use super::format::{self, FORMAT_VERSION, Facts};
 use crate::{EngineError, Revision};
 
 /// The file that holds everything, inside the data directory.
@@ -142,7 +142,11 @@ pub(super) struct Opened {
     pub(super) lock: DirectoryLock,
     pub(super) life: Uuid,
     pub(super) revision: Revision,
+    pub(super) reopen: Reopen,
 }
+
+/// Opens the same database again after the engine has failed, when the old one is closed. Needs the lock to be held.
+pub(super) type Reopen = Box<dyn Fn() -> Result<(Database, Facts), OpenError> + Send>;
 
 pub(super) fn open(directory: &Path, options: &Options) -> Result<Opened, OpenError> {
     create_directory(directory)?;
@@ -154,7 +158,24 @@ pub(super) fn open(directory: &Path, options: &Options) -> Result<Opened, OpenEr
     }
     let database = open_database(directory, &path, options)?;
     let facts = format::load(&database, options.new_life, options.renew_life).map_err(|error| error.at(&path))?;
-    Ok(Opened { database, lock, life: facts.life, revision: facts.revision })
+    Ok(Opened { database, lock, life: facts.life, revision: facts.revision, reopen: reopen(directory, path, options) })
+}
+
+fn reopen(directory: &Path, path: PathBuf, options: &Options) -> Reopen {
+    let (directory, options) = (directory.to_owned(), Options { renew_life: false, ..options.clone() });
+    Box::new(move || {
+        forget_cache(&path).map_err(io_error("read", &path))?;
+        let database = open_database(&directory, &path, &options)?;
+        let facts = format::load(&database, options.new_life, false).map_err(|error| error.at(&path))?;
+        Ok((database, facts))
+    })
+}
+
+/// Has the kernel forget what it holds of the file: after a write that failed the page cache may show what never reached
+/// the disk. What is opened next is what a power loss would leave.
+fn forget_cache(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
 
 /// Makes the directory and what is missing above it, for its owner only. One that exists is left as it is.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use quiesce_store::embedded::{DATABASE_FILE, EmbeddedStore, FORMAT_VERSION, OpenError, Options};
-use quiesce_store::{Batch, CommitError, Revision, Scan, Space, Store};
+use quiesce_store::{Batch, CommitError, Condition, Revision, Scan, Space, Store};
 use redb::{Database, TableDefinition};
 use uuid::Uuid;
 
@@ -193,6 +193,7 @@ async fn without_room_commits_are_refused_and_reads_go_on() {
     let store = EmbeddedStore::open(directory.path(), &options).unwrap();
     let refusal = store.commit(Batch::new().delete(key.clone())).await.unwrap_err();
     assert!(matches!(refusal, CommitError::Full) && refusal.is_retryable());
+    assert_eq!(store.condition().await, Condition::Full);
     assert!(store.get(key).await.unwrap().is_some());
     assert_eq!(*store.durable().borrow(), Revision::new(1));
 }

@@ -36,6 +36,7 @@ pub mod server;
 mod service;
 mod status;
 mod steady;
+mod store_watch;
 pub mod stored;
 mod token;
 mod validate;

@@ -20,8 +20,9 @@ use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Machine};
 use quiesce_store::embedded::{self, EmbeddedStore};
 use quiesce_store::memory::MemoryStore;
-use quiesce_store::{Batch, CommitError, Store};
+use quiesce_store::{Batch, CommitError, Condition, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -34,6 +35,7 @@ use crate::driver;
 use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
+use crate::store_watch;
 pub use running::{GrpcService, Running};
 
 /// Most streams on one connection; a client with more to do opens another.
@@ -267,13 +269,16 @@ impl Bound {
         let running = opened.start(dial, &drain).await?;
         let (scheduler, gateway) = running.servers();
         let Running { attachments, driver, metrics, tasks, resumed, .. } = running;
+        let (store_watch, condition) = store_watch::open(Arc::clone(&store));
+        tasks.spawn("store watch", store_watch.run(drain.clone()));
         if let Some(listener) = admin {
-            let admin = Admin { metrics: metrics.clone(), driver, store: Arc::clone(&store), drain: drain.clone() };
+            let condition = condition.clone();
+            let admin = Admin { metrics: metrics.clone(), driver, store, condition, drain: drain.clone() };
             tasks.spawn("admin", admin.run(listener, tasks.clone()));
         }
         let (health, health_server) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::Serving).await;
-        tasks.spawn("health", watch_health(health.clone(), Arc::clone(&store), drain.clone()));
+        tasks.spawn("health", watch_health(health.clone(), condition, drain.clone()));
         let (connections, incoming) = accept::channel();
         let accepting = accept::Accepting { attachments, tasks: tasks.clone(), drain: drain.clone(), connections };
         tasks.spawn("accept", accepting.run(listener));
@@ -321,17 +326,17 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Says NOT_SERVING when the store has failed for good.
-async fn watch_health(health: HealthReporter, store: Arc<dyn Store>, drain: drain::Watch) {
-    let mut durable = store.durable();
+/// Says NOT_SERVING while the store takes no changes.
+async fn watch_health(health: HealthReporter, mut condition: watch::Receiver<Condition>, drain: drain::Watch) {
     loop {
+        let good = *condition.borrow_and_update() == Condition::Good;
+        set_health(&health, if good { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
         tokio::select! {
             biased;
-            changed = durable.changed() => if changed.is_err() { break },
+            changed = condition.changed() => if changed.is_err() { return },
             () = drain.signaled() => return,
         }
     }
-    set_health(&health, ServingStatus::NotServing).await;
 }
 
 /// Reflection of what is served here, and of the details that errors carry; the hook's service is served elsewhere.

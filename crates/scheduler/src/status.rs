@@ -142,10 +142,17 @@ impl From<CommitError> for Problem {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Conflict { .. } => Self::NotServing("others change the same records without pause"),
-            CommitError::Full => Self::NotServing("the store has no room left"),
-            CommitError::ReadOnly => Self::NotServing("the store cannot be written"),
+            CommitError::Full => Self::NotServing("the store has no room left; nothing was changed"),
+            CommitError::ReadOnly => {
+                Self::NotServing("the store cannot be written, its file system is read-only; nothing was changed")
+            }
+            CommitError::Unavailable { .. } => {
+                Self::NotServing("the store has failed and is being opened again; nothing was changed")
+            }
             CommitError::TooLarge { .. } => Self::LimitExceeded { limit: "size of one change" },
-            CommitError::Closed | CommitError::Engine { .. } => Self::NotServing("the store has failed"),
+            CommitError::Closed | CommitError::Engine { .. } => {
+                Self::NotServing("the store has failed; whether the change was stored shows when it is back")
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod lists;
 mod operations;
 mod resources;
 mod restart;
+mod store_trouble;
 mod transport;
 mod watches;
 mod world;

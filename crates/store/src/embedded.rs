@@ -18,12 +18,14 @@
 //! A full disk is noticed before it comes to that: see [`Options::reserve_bytes`].
 
 mod committer;
+mod export;
 #[cfg(test)]
 mod failing_disk;
 mod format;
 mod open;
 #[cfg(test)]
 mod power_loss;
+mod put_back;
 mod room;
 #[cfg(test)]
 mod simulated_disk;
@@ -45,8 +47,10 @@ use format::RECORDS;
 use open::{DirectoryLock, Opened};
 use room::Room;
 
+pub use export::Stored;
 pub use format::FORMAT_VERSION;
 pub use open::{DATABASE_FILE, OpenError};
+pub use put_back::{PutBackError, put_back};
 
 /// Most batches that wait for the committer. A thousand is a few groups' worth, so the committer never idles under load,
 /// and at 5,000 single commits a second a full queue is a fifth of a second of waiting. When it is full, commit waits.
@@ -61,10 +65,8 @@ const QUEUE_BYTES_MAX: u32 = 16 << 20;
 pub struct Options {
     /// The life of the store if it is created now.
     pub new_life: Uuid,
-    /// Begin a new life on what is there, called `new_life`: for a directory that was put back from a copy. Revisions
-    /// after the copy may have been seen by watchers and will be given out again for other writes; the new life makes
-    /// their resume tokens recognisable.
-    pub renew_life: bool,
+    /// Make a store if there is none. Whoever only looks at one does not want to make it.
+    pub create: bool,
     /// Memory the engine may use to cache pages.
     pub cache_bytes: usize,
     /// Free space on the file system below which commits are refused with [`CommitError::Full`], before the engine has
@@ -81,7 +83,7 @@ impl Options {
 
     /// The defaults, with the life of the store in case it is created.
     pub fn new(new_life: Uuid) -> Self {
-        Self { new_life, renew_life: false, cache_bytes: Self::CACHE_BYTES, reserve_bytes: Self::RESERVE_BYTES }
+        Self { new_life, create: true, cache_bytes: Self::CACHE_BYTES, reserve_bytes: Self::RESERVE_BYTES }
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! * [`Store`] is the contract, [`memory::MemoryStore`] its model, [`embedded::EmbeddedStore`] the default engine.
 //! * [`Batch`] is the unit of change: all of it becomes durable, or nothing of it.
+//! * [`archive`] is a backup as a file.
 //! * [`record`] is the versioned envelope around stored values.
 //! * [`fault::FaultyStore`] makes any store fail on demand, for the tests of others.
 //! * `conformance` (feature of the same name) is the suite every backend passes.
@@ -23,6 +24,7 @@
     reason = "a new kind of write or failure must break the build wherever it matters"
 )]
 
+pub mod archive;
 mod batch;
 mod condition;
 #[cfg(feature = "conformance")]

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::sleep;
+use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableTable, Table};
@@ -193,7 +193,7 @@ impl Committer {
             match self.queue.try_recv() {
                 Ok(request) => answer(request, Err(self.refusal(source))),
                 Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => sleep(REFUSE_EVERY),
+                Err(TryRecvError::Empty) => park_timeout(REFUSE_EVERY),
             }
         }
         true

@@ -29,9 +29,12 @@ fn open_on(disk: &Disk) -> Result<(Database, format::Facts), OpenError> {
     let failed = |error: redb::Error| OpenError::Engine { path: "disk".into(), source: EngineError::new(error) };
     let opened = Database::builder().set_check_integrity_on_open(true).create_with_backend(disk.clone());
     let database = opened.map_err(|error| failed(error.into()))?;
-    let facts = format::load(&database, Uuid::nil(), false).map_err(|error| match error {
+    let facts = format::load(&database, Uuid::nil()).map_err(|error| match error {
         open::FormatError::Engine(error) => failed(error),
-        other => panic!("{other:?}"),
+        other
+        @ (open::FormatError::NotAStore | open::FormatError::Newer { .. } | open::FormatError::Damaged { .. }) => {
+            panic!("{other:?}")
+        }
     })?;
     Ok((database, facts))
 }

@@ -29,7 +29,7 @@ const WRITERS: u64 = 6;
 fn start(disk: &Disk, directory: &Path) -> Option<EmbeddedStore> {
     let opened = Database::builder().set_check_integrity_on_open(true).create_with_backend(disk.clone());
     let database = if disk.has_power() { opened.unwrap() } else { opened.ok()? };
-    let facts = format::load(&database, Uuid::nil(), false);
+    let facts = format::load(&database, Uuid::nil());
     let facts = if disk.has_power() { facts.unwrap() } else { facts.ok()? };
     let lock = open::lock(directory).unwrap();
     // Without power nothing is opened again.

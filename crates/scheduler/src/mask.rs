@@ -52,6 +52,9 @@ const OUTPUT_ONLY: &[&str] = &[
     "epoch",
 ];
 
+/// Leaves that are covered by their own name only: a person's word, never said in passing.
+const ONLY_BY_NAME: &[&str] = &["restore_time"];
+
 /// The leaves that an update covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mask {
@@ -66,7 +69,7 @@ impl Mask {
         let mut leaves = Vec::new();
         for path in paths {
             let covers = |leaf: &&&'static str| {
-                path == "*"
+                (path == "*" && !ONLY_BY_NAME.contains(*leaf))
                     || *leaf == path
                     || leaf.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.'))
             };

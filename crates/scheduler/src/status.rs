@@ -90,6 +90,11 @@ pub(crate) enum Problem {
     ClusterInUse { name: String, applications: usize, instances: usize },
     #[error("{instance} may not start its application now: {why}")]
     StartNotPermitted { instance: String, why: String, cluster: ClusterId, operation: Option<OperationId> },
+    #[error(
+        "{0}: the store was put back from a backup, and nobody has confirmed yet where it runs; until then nothing of it \
+         is started or stopped"
+    )]
+    RestoreUnconfirmed(String),
     #[error("another agent serves {0}")]
     InstanceInUse(String),
     /// It is to be forgotten, and its hook says that it runs.
@@ -245,6 +250,9 @@ fn row(problem: &Problem) -> Option<Row> {
                 Some(operation) => row.with("operation", format!("operations/{operation}")),
                 None => row,
             }
+        }
+        Problem::RestoreUnconfirmed(name) => {
+            unmet(R::RestoreUnconfirmed).about(name).with("application", name).pause(PAUSE_FOR_OPERATION)
         }
         Problem::InstanceInUse(instance) | Problem::InstanceRuns(instance) => {
             unmet(R::InstanceInUse).about(instance).with("instance", instance).pause(PAUSE)

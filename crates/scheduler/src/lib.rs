@@ -39,6 +39,7 @@ mod steady;
 mod store_watch;
 pub mod stored;
 mod token;
+pub mod upkeep;
 mod validate;
 mod watch;
 

@@ -9,6 +9,7 @@ mod lists;
 mod operations;
 mod resources;
 mod restart;
+mod restoring;
 mod store_trouble;
 mod transport;
 mod watches;

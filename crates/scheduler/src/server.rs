@@ -36,6 +36,7 @@ use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
 use crate::store_watch;
+use crate::upkeep::Handout;
 pub use running::{GrpcService, Running};
 
 /// Most streams on one connection; a client with more to do opens another.
@@ -158,6 +159,7 @@ pub struct Scheduler;
 pub struct Opened {
     machine: Machine,
     store: Arc<dyn Store>,
+    handout: Option<Handout>,
     timeline: Arc<Timeline>,
     secrets: Arc<Secrets>,
     config: Config,
@@ -206,7 +208,7 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::bind`].
     pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
-        let store = open_store(&config.store).await?;
+        let (store, handout) = open_store(&config.store).await?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
         let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
         let anchor = anchor.map(|stored| stored.record.into());
@@ -215,19 +217,25 @@ impl Scheduler {
         let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
         store.commit(first).await.map_err(BindError::Write)?;
         let secrets = Secrets::load(&*store, &mut entropy_of(&machine)).await.map_err(BindError::Secrets)?;
-        Ok(Opened { machine, store, timeline, secrets: Arc::new(secrets), config })
+        Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config })
     }
 }
 
-async fn open_store(choice: &StoreChoice) -> Result<Arc<dyn Store>, BindError> {
+async fn open_store(choice: &StoreChoice) -> Result<(Arc<dyn Store>, Option<Handout>), BindError> {
     match choice {
-        StoreChoice::Given(store) => Ok(Arc::clone(store)),
-        StoreChoice::Memory => Ok(Arc::new(MemoryStore::new(Uuid::new_v4()))),
+        StoreChoice::Given(store) => Ok((Arc::clone(store), None)),
+        StoreChoice::Memory => Ok((Arc::new(MemoryStore::new(Uuid::new_v4())), None)),
         StoreChoice::Embedded { directory } => {
-            let directory = directory.clone();
-            let open = move || EmbeddedStore::open(&directory, &embedded::Options::new(Uuid::new_v4()));
+            let place = directory.clone();
+            let open = move || EmbeddedStore::open(&place, &embedded::Options::new(Uuid::new_v4()));
             let opened = tokio::task::spawn_blocking(open).await.map_err(|_| BindError::Interrupted)?;
-            Ok(Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?))
+            let store = Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?);
+            let handout = Handout::open(directory, Arc::clone(&store));
+            let handout = handout.inspect_err(|error| {
+                // As where the path is too long for a socket. Everything else works without.
+                warn!(%error, "while this scheduler runs, it hands out no backups");
+            });
+            Ok((store, handout.ok()))
         }
     }
 }
@@ -263,14 +271,18 @@ impl Bound {
         ready: impl FnOnce(usize),
     ) -> Result<(), RunError> {
         let (signal, drain) = drain::channel();
-        let Self { opened, listener, admin, .. } = self;
+        let Self { mut opened, listener, admin, .. } = self;
         let store = Arc::clone(&opened.store);
+        let handout = opened.handout.take();
         let dial = Arc::new(opened.machine.clone());
         let running = opened.start(dial, &drain).await?;
         let (scheduler, gateway) = running.servers();
         let Running { attachments, driver, metrics, tasks, resumed, .. } = running;
         let (store_watch, condition) = store_watch::open(Arc::clone(&store));
         tasks.spawn("store watch", store_watch.run(drain.clone()));
+        if let Some(handout) = handout {
+            tasks.spawn("backups", handout.run(drain.clone()));
+        }
         if let Some(listener) = admin {
             let condition = condition.clone();
             let admin = Admin { metrics: metrics.clone(), driver, store, condition, drain: drain.clone() };

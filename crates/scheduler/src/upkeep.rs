@@ -1,4 +1,4 @@
-//! The store while no scheduler has it open: checked, copied to a backup, put back from one.
+//! The store as files: checked, copied to a backup, put back from one.
 //!
 //! [`audit`] knows what must be true of all records together, [`revival`] what a store has to forget before it begins a
 //! new life. Here is the order of things and every reason why not. What is printed is the business of the command line;
@@ -6,6 +6,7 @@
 
 mod audit;
 mod backup;
+mod online;
 mod revival;
 
 use std::convert::Infallible;
@@ -19,7 +20,8 @@ use quiesce_store::{Entry, ReadError, Revision, Store as _};
 use uuid::Uuid;
 
 pub use audit::{Counts, Finding};
-pub use backup::{BackupError, Saved, backup};
+pub use backup::{BackupError, SaveError, Saved, backup};
+pub(crate) use online::Handout;
 pub use revival::{Restored, ReviveError};
 
 use audit::Audit;

@@ -42,10 +42,7 @@ pub(crate) struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The scheduler has to be stopped: its operations rest where they are, and go on when it starts again. Agents and \
-applications run on meanwhile."
-)]
+#[command(after_help = "A scheduler that runs hands the backup out itself, to its own user and to root.")]
 pub(crate) struct BackupArgs {
     /// The file to write; one that is there is never overwritten
     pub(crate) file: PathBuf,

@@ -58,19 +58,20 @@ fn check(session: &Session, args: CheckArgs) -> Result<Ending, Error> {
 
 fn backup(session: &Session, args: BackupArgs) -> Result<Ending, Error> {
     let directory = data_dir(args.store.data_dir)?;
-    let Saved { revision, entries, bytes, checked } =
+    let Saved { bytes, online, checked } =
         upkeep::backup(&directory, &args.file).map_err(|error| explain_backup(&error))?;
     let document = json!({
         "file": args.file,
         "dataDir": directory,
-        "revision": revision.to_string(),
-        "entries": entries,
+        "revision": checked.revision.to_string(),
         "bytes": bytes,
+        "online": online,
         "findings": findings_json(&checked),
     });
     print(session, &document, || {
         let mut lines = vec![Line::new(format!("{} is written and read back", args.file.display()), Style::Bold)];
-        let holds = format!("{}; {bytes} bytes", said(checked.counts));
+        let from = if online { ", from the scheduler that runs" } else { "" };
+        let holds = format!("{}; {bytes} bytes{from}", said(checked.counts));
         let secret = "the scheduler's secret key is in it: keep it as safe as the data directory";
         lines.extend(told(session, &[holds, secret.to_owned()]));
         lines

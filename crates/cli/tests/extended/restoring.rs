@@ -32,8 +32,14 @@ impl World {
         Self { stack, program, source, source_agent, _target_agent: target_agent }
     }
 
+    /// Saves the state of the scheduler, which runs on.
+    async fn back_up(&self) {
+        let ran = self.store(&["backup", self.stack.path("backup").to_str().unwrap(), "-o", "json"]).await.expect(0);
+        assert_eq!(ran.json()["online"], true, "{}", ran.stdout);
+    }
+
     /// Stops the scheduler, saves its state, and starts it again: agents and operations go on.
-    async fn back_up(&mut self) {
+    async fn stop_and_back_up(&mut self) {
         self.stack.stop_scheduler().await;
         let ran = self.store(&["backup", self.stack.path("backup").to_str().unwrap()]).await.expect(0);
         assert!(ran.stdout.contains("written and read back"), "{}", ran.stdout);
@@ -123,7 +129,7 @@ async fn an_operation_that_was_open_in_the_backup_tells_nobody_again() {
     let operation = world.stack.begin(&["migrate", "db", "--to", "b", "--request-id", "ticket-1"]).await;
     world.program.reaches("term", 1).await;
     world.stack.reaches(&operation, State::Stopping, SOON).await;
-    world.back_up().await;
+    world.stop_and_back_up().await;
     touch(&world.stack.path("release"));
     world.stack.reaches(&operation, State::Succeeded, SOON).await;
     world.runs_on("b-0").await;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use quiesce_runtime::clock::{Kernel, Source as _};
 use quiesce_store::archive::{Header, Writer};
 use quiesce_store::embedded::{EmbeddedStore, OpenError};
-use quiesce_store::{ReadError, Revision, Store as _};
+use quiesce_store::{ReadError, Store as _};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{Checked, UpkeepError, check_backup, open};
+use super::{Checked, UpkeepError, check_backup, online, open};
 
 /// The scheduler's secret key is in it.
 const MODE: u32 = 0o600;
@@ -21,12 +21,10 @@ const MODE: u32 = 0o600;
 /// What was saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
-    /// The last revision in it.
-    pub revision: Revision,
-    /// How many entries it has.
-    pub entries: u64,
     /// Its size.
     pub bytes: u64,
+    /// Whether a scheduler that has the store open handed it out.
+    pub online: bool,
     /// What a check of the file found, which is done in the end.
     pub checked: Checked,
 }
@@ -40,15 +38,18 @@ pub enum BackupError {
         /// The file.
         path: PathBuf,
     },
-    /// The store cannot be opened.
+    /// The store cannot be opened, and no scheduler hands it out.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The store cannot be read.
-    #[error("cannot read the store")]
-    Read(#[source] ReadError),
-    /// The store has an entry that belongs nowhere.
-    #[error("the store has a key that no program wrote; see what quiesce store check says")]
-    Damaged,
+    /// The store cannot be read, or what is read not be written.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The scheduler that has the store open does not hand it out.
+    #[error("the scheduler that runs does not hand out a backup")]
+    Online(#[source] io::Error),
+    /// It did not hand out all of it.
+    #[error("the scheduler that runs broke off the backup; its log says why")]
+    BrokenOff,
     /// The file cannot be written.
     #[error("cannot write {}", .path.display())]
     Write {
@@ -69,12 +70,27 @@ impl BackupError {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Open(error) => super::advice_on_opening(error),
-            Self::Exists { .. } | Self::Read(_) | Self::Damaged | Self::Write { .. } | Self::Verify(_) => None,
+            Self::Online(_) => Some("ask as the user it runs as, or as root"),
+            Self::Exists { .. } | Self::Save(_) | Self::BrokenOff | Self::Write { .. } | Self::Verify(_) => None,
         }
     }
 }
 
-/// Saves the store in `directory`, which nobody has open, to `file`. Blocks.
+/// Why a store was not written out.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// It cannot be read.
+    #[error("cannot read the store")]
+    Read(#[source] ReadError),
+    /// It has an entry that belongs nowhere.
+    #[error("the store has a key that no program wrote; see what quiesce store check says")]
+    Damaged,
+    /// The backup cannot be written.
+    #[error("cannot write the backup")]
+    Write(#[source] io::Error),
+}
+
+/// Saves the store in `directory` to `file`: opened here, or handed out by the scheduler that has it open. Blocks.
 ///
 /// # Errors
 /// There is no `file` then, or the one that was there before.
@@ -82,14 +98,28 @@ pub fn backup(directory: &Path, file: &Path) -> Result<Saved, BackupError> {
     if fs::symlink_metadata(file).is_ok() {
         return Err(BackupError::Exists { path: file.to_owned() });
     }
-    let store = open(directory)?;
     let draft = Draft::beside(file);
-    let out = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&draft.0).map_err(writing(file))?;
-    let (revision, entries) = save(&store, out, file)?;
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&draft.0).map_err(writing(file))?;
+    let online = match open(directory) {
+        Ok(store) => {
+            write(&store, BufWriter::new(&out))?;
+            false
+        }
+        Err(in_use @ OpenError::InUse { .. }) => match online::fetch(directory, &mut out) {
+            Ok(true) => true,
+            Ok(false) => return Err(in_use.into()),
+            Err(error) => return Err(BackupError::Online(error)),
+        },
+        Err(error) => return Err(error.into()),
+    };
+    out.sync_all().map_err(writing(file))?;
     let checked = check_backup(&draft.0).map_err(|error| BackupError::Verify(Box::new(error)))?;
-    let bytes = fs::metadata(&draft.0).map_err(writing(file))?.len();
+    if online && checked.life.is_none() {
+        return Err(BackupError::BrokenOff);
+    }
+    let bytes = out.metadata().map_err(writing(file))?.len();
     draft.become_file(file)?;
-    Ok(Saved { revision, entries, bytes, checked })
+    Ok(Saved { bytes, online, checked })
 }
 
 fn writing(file: &Path) -> impl FnOnce(io::Error) -> BackupError {
@@ -97,28 +127,25 @@ fn writing(file: &Path) -> impl FnOnce(io::Error) -> BackupError {
     move |source| BackupError::Write { path, source }
 }
 
-/// Writes everything and makes it durable.
-fn save(store: &EmbeddedStore, out: File, file: &Path) -> Result<(Revision, u64), BackupError> {
+/// Writes all of `store`, of one moment, as a backup.
+pub(super) fn write<W: io::Write>(store: &EmbeddedStore, out: W) -> Result<W, SaveError> {
     let begin = |revision| {
         let header = Header::new(store.life(), revision, Kernel.wall_ms(), env!("CARGO_PKG_VERSION"));
-        Ok((Writer::begin(BufWriter::new(out), &header).map_err(writing(file))?, revision))
+        Writer::begin(out, &header).map_err(SaveError::Write)
     };
-    let shown = store.export(begin, |(writer, _), stored| {
-        let entry = stored.entry().ok_or(BackupError::Damaged)?;
-        writer.entry(&entry).map_err(writing(file))
+    let shown = store.export(begin, |writer, stored| {
+        let entry = stored.entry().ok_or(SaveError::Damaged)?;
+        writer.entry(&entry).map_err(SaveError::Write)
     });
-    let (writer, revision) = shown.map_err(BackupError::Read)??;
-    let (out, entries) = writer.finish().map_err(writing(file))?;
-    let out = out.into_inner().map_err(io::IntoInnerError::into_error).map_err(writing(file))?;
-    out.sync_all().map_err(writing(file))?;
-    Ok((revision, entries))
+    let (out, _entries) = shown.map_err(SaveError::Read)??.finish().map_err(SaveError::Write)?;
+    Ok(out)
 }
 
 /// A backup in the making, beside the file it will be. Dropped before it has become that, it is removed.
 struct Draft(PathBuf);
 
 impl Draft {
-    /// A name of its own for each process, so that two backups do not write into one file.
+    /// A name of its own for each file and process, so that two backups do not write into one.
     fn beside(file: &Path) -> Self {
         let mut name = OsString::from(".");
         name.push(file.file_name().unwrap_or_default());

@@ -217,6 +217,31 @@ async fn tokens_and_etags_of_the_lost_life_are_told_plainly_that_it_is_gone() {
     world.stop().await;
 }
 
+#[tokio::test]
+async fn a_scheduler_that_runs_hands_out_what_it_has_at_one_moment_to_one_after_the_other() {
+    let place = Place::new();
+    let mut world = place.scheduler().await;
+    world.create("applications/shop", "a").await;
+    let backups = (0..3).map(|n| {
+        let (data, file) = (place.data(), place.directory.path().join(format!("backup-{n}")));
+        tokio::task::spawn_blocking(move || upkeep::backup(&data, &file))
+    });
+    for saved in futures::future::join_all(backups).await {
+        let saved = saved.unwrap().unwrap();
+        assert!(saved.online && saved.checked.is_sound(), "{saved:?}");
+        assert_eq!(saved.checked.counts.applications, 1);
+    }
+    world.create("applications/other", "a").await;
+    world.stop().await;
+    let offline = place.back_up("offline");
+    assert_eq!(upkeep::check_backup(&offline).unwrap().counts.applications, 2);
+    // Nothing is left of the drafts, and nothing is overwritten.
+    let left = std::fs::read_dir(place.directory.path()).unwrap().count();
+    assert_eq!(left, 5, "the data directory and four backups");
+    let again = upkeep::backup(&place.data(), &offline);
+    assert!(matches!(again, Err(upkeep::BackupError::Exists { .. })), "{again:?}");
+}
+
 fn dial_in(name: &str, agent: &str) -> v1::RegisterInstanceRequest {
     let instance = v1::Instance {
         name: name.to_owned(),

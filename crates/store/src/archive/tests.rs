@@ -1,3 +1,5 @@
+//! What a backup keeps, and every way in which it may not be what was written.
+
 use super::*;
 use crate::Space;
 

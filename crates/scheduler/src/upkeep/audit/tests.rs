@@ -1,3 +1,5 @@
+//! A sound store is called sound, and each thing that is wrong in another one leads to a finding that says so.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -56,6 +56,7 @@ async fn a_full_disk_is_told_and_when_there_is_room_again_everything_goes_on() {
     let command = program.command(&["--until", stack.path("release").to_str().unwrap()]);
     let _source = stack.agent("a", "a-0").running(command.clone()).start();
     stack.instance_is("a-0", instance::State::Ready).await;
+    program.reaches("start", 1).await;
     let _target = stack.agent("b", "b-0").standby().running(command).start();
     stack.instance_is("b-0", instance::State::Held).await;
     let operation = stack.begin(&["migrate", "db", "--to", "b"]).await;

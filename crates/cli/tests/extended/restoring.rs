@@ -27,6 +27,8 @@ impl World {
         let source = stack.agent("a", "a-0").running(command.clone());
         let source_agent = source.start();
         stack.instance_is("a-0", instance::State::Ready).await;
+        // Ready is what lives for a second; on a busy machine the program may not have begun to listen by then.
+        program.reaches("start", 1).await;
         let target_agent = stack.agent("b", "b-0").standby().running(command).start();
         stack.instance_is("b-0", instance::State::Held).await;
         Self { stack, program, source, source_agent, _target_agent: target_agent }
@@ -92,7 +94,7 @@ async fn an_application_that_moved_after_the_backup_gets_no_second_copy_and_only
     world.stack.quiesce(&["migrate", "db", "--to", "b"]).await.expect(0);
     world.runs_on("b-0").await;
     let moved = watch.sees("SUCCEEDED", |event| event["operation"]["state"] == "STATE_SUCCEEDED").await;
-    let lost_epoch = world.program.of("start").last().unwrap().epoch;
+    let lost_epoch = world.program.reaches("start", 2).await[1].epoch;
 
     let restored = world.lose_and_restore().await;
     assert_eq!(restored["unconfirmedApplications"], serde_json::json!(["applications/db"]));
@@ -116,7 +118,7 @@ async fn an_application_that_moved_after_the_backup_gets_no_second_copy_and_only
     // Now it knows, and moves it back, with a permission above all that the lost life has given.
     world.stack.quiesce(&["migrate", "db", "--to", "a"]).await.expect(0);
     world.runs_on("a-0").await;
-    let epochs: Vec<_> = world.program.of("start").iter().map(|entry| entry.epoch).collect();
+    let epochs: Vec<_> = world.program.reaches("start", 3).await.iter().map(|entry| entry.epoch).collect();
     assert!(epochs.len() == 3 && epochs[2] > lost_epoch, "{epochs:?}");
     world.ends_well().await;
     world.stack.stop_scheduler().await;
@@ -132,6 +134,7 @@ async fn an_operation_that_was_open_in_the_backup_tells_nobody_again() {
     world.stop_and_back_up().await;
     touch(&world.stack.path("release"));
     world.stack.reaches(&operation, State::Succeeded, SOON).await;
+    world.program.reaches("start", 2).await;
     world.runs_on("b-0").await;
 
     let restored = world.lose_and_restore().await;

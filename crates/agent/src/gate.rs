@@ -143,9 +143,11 @@ impl Gate {
                     info!(epoch, held_by, "the hold is lifted by the scheduler");
                     return Some(epoch);
                 }
-                // Only silence is worth asking again; a no stands until the scheduler starts us by itself.
+                // Only what is no answer yet is worth asking again; a no stands until the scheduler starts us by itself.
                 Err(error) if error.is_silence() => waiting.say(&error.to_string()),
-                Err(error) if error.class() == Class::Register => waiting.say(&error.to_string()),
+                Err(error) if error.class() == Class::Register || error.awaits_a_person() => {
+                    waiting.say(&error.to_string())
+                }
                 Err(error) => {
                     info!(held_by, answer = %error, "held: waiting for the scheduler to start the application");
                     return None;

@@ -92,6 +92,11 @@ impl CallError {
         self.silence
     }
 
+    /// Whether a person has yet to say where the application runs; then the answer will be another one.
+    pub(crate) fn awaits_a_person(&self) -> bool {
+        self.reason == "RESTORE_UNCONFIRMED"
+    }
+
     /// What to do about it.
     pub fn class(&self) -> Class {
         self.class
@@ -104,6 +109,7 @@ impl CallError {
             Some(
                 ErrorReason::ApplicationNotFound
                 | ErrorReason::StartNotPermitted
+                | ErrorReason::RestoreUnconfirmed
                 | ErrorReason::InstanceInUse
                 | ErrorReason::ApplicationStopping
                 | ErrorReason::OperationInProgress
@@ -310,6 +316,7 @@ mod tests {
         assert_eq!(with(Code::NotFound, "INSTANCE_NOT_FOUND"), Class::Register);
         assert_eq!(with(Code::FailedPrecondition, "APPLICATION_DELETED"), Class::Deleted);
         assert_eq!(with(Code::FailedPrecondition, "START_NOT_PERMITTED"), Class::Pause);
+        assert_eq!(with(Code::FailedPrecondition, "RESTORE_UNCONFIRMED"), Class::Pause);
         assert_eq!(with(Code::Unauthenticated, "CREDENTIALS_INVALID"), Class::Never);
         assert_eq!(CallError::new("register", &Status::unavailable("")).class(), Class::Pause);
         assert_eq!(CallError::new("register", &Status::unimplemented("")).class(), Class::Never);

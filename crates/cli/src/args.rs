@@ -3,11 +3,15 @@
 //! Owns names, defaults and help texts. It reads no environment and talks to nobody; what a command does stands in
 //! [`crate::commands`].
 
+mod store;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quiesce_runtime::duration;
+
+pub(crate) use store::{BackupArgs, CheckArgs, RestoreArgs, StoreArgs, StoreCommand};
 
 /// Where the scheduler answers when nobody says otherwise.
 pub(crate) const DEFAULT_SCHEDULER: &str = "http://127.0.0.1:7600";
@@ -71,6 +75,8 @@ pub(crate) enum Command {
     Client(ClientCommand),
     /// Run the scheduler
     Scheduler(quiesce_scheduler::args::SchedulerArgs),
+    /// Check the state a scheduler keeps, back it up, restore it
+    Store(StoreArgs),
     /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
     Agent(quiesce_agent::args::AgentArgs),
     /// See it all on this machine, in half a minute: migrations under load, a rollback, a crash, a deletion
@@ -109,6 +115,8 @@ pub(crate) enum ClientCommand {
     Extend(ExtendArgs),
     /// Forget an instance that is gone for good; refused while a copy of it may run
     Forget(ForgetArgs),
+    /// After a restore: say where an application runs, so that it is started and stopped again
+    Readmit(ReadmitArgs),
 }
 
 /// The kinds of resources.
@@ -315,6 +323,25 @@ pub(crate) struct ConfirmArgs {
 pub(crate) struct ForgetArgs {
     /// The instance: db/db-0, applications/db/instances/db-0, or db-0
     pub(crate) instance: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A store that was restored from a backup does not know what has happened since. Before you readmit an \
+application, see where it really runs, and make sure that no other copy of it does."
+)]
+pub(crate) struct ReadmitArgs {
+    /// The applications: db or applications/db
+    #[arg(value_name = "APP", required_unless_present = "all")]
+    pub(crate) applications: Vec<String>,
+    /// Every application that waits for it, each where the backup says it runs
+    #[arg(long, conflicts_with_all = ["applications", "cluster"])]
+    pub(crate) all: bool,
+    /// Where it runs, if that is not where the backup says
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -11,6 +11,7 @@ mod forcing;
 mod listening;
 mod preparing;
 mod recovering;
+mod restoring;
 mod rolling_back;
 mod starting;
 mod state;

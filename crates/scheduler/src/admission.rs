@@ -157,6 +157,9 @@ impl Admission {
         if !ask.etag.is_empty() && ask.etag != etag(application.revision) {
             return Err(Problem::EtagMismatch(name));
         }
+        if record.restored.is_some() {
+            return Err(Problem::RestoreUnconfirmed(name));
+        }
         let supersedes = self.holder_to_supersede(ask, record).await?;
         if ask.source.as_ref().is_some_and(|source| *source != record.cluster) {
             return Err(Problem::SourceClusterMismatch { application: name, cluster: record.cluster.clone() });

@@ -101,7 +101,8 @@ fn defaults() -> File {
 }
 
 /// `/var/lib/quiesce/scheduler` for root, else the state directory of the user.
-fn default_data_dir() -> Option<PathBuf> {
+#[must_use]
+pub fn default_data_dir() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/quiesce/scheduler"));
     }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
@@ -23,6 +24,8 @@ use crate::status::Problem;
 const RING_MAX: usize = 4096;
 /// Most events a watcher gets in one go; between two of them others have their turn.
 pub(crate) const READ_MAX: usize = 256;
+/// Pause before the log is read again when the store could not be read: about as long as it takes to open it again.
+const READ_AGAIN: Duration = Duration::from_millis(250);
 
 /// One event, decoded once for all watchers.
 #[derive(Debug, Clone)]
@@ -102,9 +105,12 @@ impl Follower {
         let mut cursor = self.head.borrow().revision;
         loop {
             let target = *durable.borrow_and_update();
+            let mut again = false;
             if target > cursor {
                 match self.follow(cursor, target).await {
                     Ok(()) => cursor = target,
+                    // The store comes back by itself; nothing is lost, watchers only see it later.
+                    Err(LoadError::Read(error)) if error.is_retryable() => again = true,
                     Err(error) => {
                         error!(error = %quiesce_runtime::telemetry::chain(&error), "the event log cannot be read");
                         break;
@@ -114,6 +120,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 changed = durable.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(READ_AGAIN), if again => {}
                 () = drain.signaled() => return,
             }
         }

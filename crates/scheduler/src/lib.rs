@@ -38,8 +38,10 @@ pub mod server;
 mod service;
 mod status;
 mod steady;
+mod store_watch;
 pub mod stored;
 mod token;
+pub mod upkeep;
 mod validate;
 mod watch;
 

@@ -56,6 +56,9 @@ const OUTPUT_ONLY: &[&str] = &[
     "epoch",
 ];
 
+/// Leaves that are covered by their own name only: a person's word, never said in passing.
+const ONLY_BY_NAME: &[&str] = &["restore_time"];
+
 /// The leaves that an update covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mask {
@@ -71,7 +74,9 @@ impl Mask {
             return Self { leaves: Vec::new() };
         }
         let covers = |path: &str, leaf: &str| {
-            path == "*" || leaf == path || leaf.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
+            (path == "*" && !ONLY_BY_NAME.contains(&leaf))
+                || leaf == path
+                || leaf.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
         };
         let all: Vec<&'static str> = all_leaves(plain, policy);
         for path in paths {

@@ -27,7 +27,7 @@ use crate::records::{
 };
 use crate::status::Problem;
 
-pub(crate) use applications::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate};
+pub(crate) use applications::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate, RESTORE_TIME};
 pub(crate) use census::Census;
 pub(crate) use clusters::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate, Usage};
 pub(crate) use instances::{Admit, End, Registration};

@@ -148,7 +148,7 @@ pub enum LoadError {
 impl Secrets {
     /// Loads the key, or makes and stores one the first time.
     pub async fn load(store: &dyn Store, entropy: &mut Entropy) -> Result<Self, LoadError> {
-        let key = Space::Meta.key(KEY_ID);
+        let key = stored_key();
         if let Some(entry) = store.get(key.clone()).await.map_err(LoadError::Read)? {
             return record::decode(&entry.value).map(Self::new).map_err(LoadError::Decode);
         }
@@ -211,6 +211,16 @@ impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secrets").field("kid", &self.kid).finish_non_exhaustive()
     }
+}
+
+/// Where the key lies.
+pub(crate) fn stored_key() -> quiesce_store::Key {
+    Space::Meta.key(KEY_ID)
+}
+
+/// Whether that is a key as it is stored.
+pub(crate) fn check_stored(bytes: &[u8]) -> Result<(), record::DecodeError> {
+    record::decode::<KeyRecord>(bytes).map(drop)
 }
 
 /// The key as stored.

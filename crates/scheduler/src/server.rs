@@ -20,8 +20,9 @@ use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Machine};
 use quiesce_store::embedded::{self, EmbeddedStore};
 use quiesce_store::memory::MemoryStore;
-use quiesce_store::{Batch, CommitError, Store};
+use quiesce_store::{Batch, CommitError, Condition, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -34,6 +35,8 @@ use crate::driver;
 use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
+use crate::store_watch;
+use crate::upkeep::Handout;
 pub use running::{GrpcService, Running};
 
 /// Longest message, both ways; of the contract.
@@ -158,6 +161,7 @@ pub struct Scheduler;
 pub struct Opened {
     machine: Machine,
     store: Arc<dyn Store>,
+    handout: Option<Handout>,
     timeline: Arc<Timeline>,
     secrets: Arc<Secrets>,
     config: Config,
@@ -206,7 +210,7 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::bind`].
     pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
-        let store = open_store(&config.store).await?;
+        let (store, handout) = open_store(&config.store).await?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
         let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
         let anchor = anchor.map(|stored| stored.record.into());
@@ -215,19 +219,25 @@ impl Scheduler {
         let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
         store.commit(first).await.map_err(BindError::Write)?;
         let secrets = Secrets::load(&*store, &mut entropy_of(&machine)).await.map_err(BindError::Secrets)?;
-        Ok(Opened { machine, store, timeline, secrets: Arc::new(secrets), config })
+        Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config })
     }
 }
 
-async fn open_store(choice: &StoreChoice) -> Result<Arc<dyn Store>, BindError> {
+async fn open_store(choice: &StoreChoice) -> Result<(Arc<dyn Store>, Option<Handout>), BindError> {
     match choice {
-        StoreChoice::Given(store) => Ok(Arc::clone(store)),
-        StoreChoice::Memory => Ok(Arc::new(MemoryStore::new(Uuid::new_v4()))),
+        StoreChoice::Given(store) => Ok((Arc::clone(store), None)),
+        StoreChoice::Memory => Ok((Arc::new(MemoryStore::new(Uuid::new_v4())), None)),
         StoreChoice::Embedded { directory } => {
-            let directory = directory.clone();
-            let open = move || EmbeddedStore::open(&directory, &embedded::Options::new(Uuid::new_v4()));
+            let place = directory.clone();
+            let open = move || EmbeddedStore::open(&place, &embedded::Options::new(Uuid::new_v4()));
             let opened = tokio::task::spawn_blocking(open).await.map_err(|_| BindError::Interrupted)?;
-            Ok(Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?))
+            let store = Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?);
+            let handout = Handout::open(directory, Arc::clone(&store));
+            let handout = handout.inspect_err(|error| {
+                // As where the path is too long for a socket. Everything else works without.
+                warn!(%error, "while this scheduler runs, it hands out no backups");
+            });
+            Ok((store, handout.ok()))
         }
     }
 }
@@ -263,19 +273,26 @@ impl Bound {
         ready: impl FnOnce(usize),
     ) -> Result<(), RunError> {
         let (signal, drain) = drain::channel();
-        let Self { opened, listener, admin, .. } = self;
+        let Self { mut opened, listener, admin, .. } = self;
         let store = Arc::clone(&opened.store);
+        let handout = opened.handout.take();
         let dial = Arc::new(opened.machine.clone());
         let running = opened.start(dial, &drain).await?;
         let (scheduler, gateway) = running.servers();
         let Running { attachments, driver, metrics, tasks, resumed, .. } = running;
+        let (store_watch, condition) = store_watch::open(Arc::clone(&store));
+        tasks.spawn("store watch", store_watch.run(drain.clone()));
+        if let Some(handout) = handout {
+            tasks.spawn("backups", handout.run(drain.clone()));
+        }
         if let Some(listener) = admin {
-            let admin = Admin { metrics: metrics.clone(), driver, store: Arc::clone(&store), drain: drain.clone() };
+            let condition = condition.clone();
+            let admin = Admin { metrics: metrics.clone(), driver, store, condition, drain: drain.clone() };
             tasks.spawn("admin", admin.run(listener, tasks.clone()));
         }
         let (health, health_server) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::Serving).await;
-        tasks.spawn("health", watch_health(health.clone(), Arc::clone(&store), drain.clone()));
+        tasks.spawn("health", watch_health(health.clone(), condition, drain.clone()));
         let (connections, incoming) = accept::channel();
         let accepting = accept::Accepting { attachments, tasks: tasks.clone(), drain: drain.clone(), connections };
         tasks.spawn("accept", accepting.run(listener));
@@ -323,17 +340,17 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Says NOT_SERVING when the store has failed for good.
-async fn watch_health(health: HealthReporter, store: Arc<dyn Store>, drain: drain::Watch) {
-    let mut durable = store.durable();
+/// Says NOT_SERVING while the store takes no changes.
+async fn watch_health(health: HealthReporter, mut condition: watch::Receiver<Condition>, drain: drain::Watch) {
     loop {
+        let good = *condition.borrow_and_update() == Condition::Good;
+        set_health(&health, if good { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
         tokio::select! {
             biased;
-            changed = durable.changed() => if changed.is_err() { break },
+            changed = condition.changed() => if changed.is_err() { return },
             () = drain.signaled() => return,
         }
     }
-    set_health(&health, ServingStatus::NotServing).await;
 }
 
 /// Reflection of what is served here, and of the details that errors carry; the hook's service is served elsewhere.

@@ -90,6 +90,11 @@ pub(crate) enum Problem {
     ClusterInUse { name: String, applications: usize, instances: usize },
     #[error("{instance} may not start its application now: {why}")]
     StartNotPermitted { instance: String, why: String, cluster: ClusterId, operation: Option<OperationId> },
+    #[error(
+        "{0}: the store was put back from a backup, and nobody has confirmed yet where it runs; until then nothing of it \
+         is started or stopped"
+    )]
+    RestoreUnconfirmed(String),
     #[error("another agent serves {0}")]
     InstanceInUse(String),
     /// It is to be forgotten, and its hook says that it runs.
@@ -156,10 +161,17 @@ impl From<CommitError> for Problem {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Conflict { .. } => Self::NotServing("others change the same records without pause"),
-            CommitError::Full => Self::NotServing("the store has no room left"),
-            CommitError::ReadOnly => Self::NotServing("the store cannot be written"),
+            CommitError::Full => Self::NotServing("the store has no room left; nothing was changed"),
+            CommitError::ReadOnly => {
+                Self::NotServing("the store cannot be written, its file system is read-only; nothing was changed")
+            }
+            CommitError::Unavailable { .. } => {
+                Self::NotServing("the store has failed and is being opened again; nothing was changed")
+            }
             CommitError::TooLarge { .. } => Self::LimitExceeded { limit: "size of one change" },
-            CommitError::Closed | CommitError::Engine { .. } => Self::NotServing("the store has failed"),
+            CommitError::Closed | CommitError::Engine { .. } => {
+                Self::NotServing("the store has failed; whether the change was stored shows when it is back")
+            }
         }
     }
 }
@@ -252,6 +264,9 @@ fn row(problem: &Problem) -> Option<Row> {
                 Some(operation) => row.with("operation", format!("operations/{operation}")),
                 None => row,
             }
+        }
+        Problem::RestoreUnconfirmed(name) => {
+            unmet(R::RestoreUnconfirmed).about(name).with("application", name).pause(PAUSE_FOR_OPERATION)
         }
         Problem::InstanceInUse(instance) | Problem::InstanceRuns(instance) => {
             unmet(R::InstanceInUse).about(instance).with("instance", instance).pause(PAUSE)

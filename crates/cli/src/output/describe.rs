@@ -71,7 +71,16 @@ impl Page {
     pub(crate) fn application(&mut self, application: &Application, now: SystemTime) {
         self.field("Application", name::short(&application.name), Style::Bold);
         self.plain("Shown as", &application.display_name);
-        self.field("State", words::application_state(application.state), words::application_style(application));
+        self.field("State", words::standing(application), words::application_style(application));
+        if application.restore_time.is_some() {
+            let short = name::short(&application.name);
+            let since = text::age(application.restore_time.as_ref(), now);
+            let advice = format!(
+                "the scheduler was restored from a backup {since} ago; nothing of this is started or stopped until \
+                 somebody has seen where it runs: quiesce readmit {short}"
+            );
+            self.field("Restored", advice, Style::Bad);
+        }
         self.plain("Operation", name::short(&application.active_operation));
         self.plain("Cluster", &application.cluster);
         self.plain("Placement", words::placement(application.placement.as_ref()));

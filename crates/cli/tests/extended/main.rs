@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics shows the line, in its own functions as well")]
 
 mod census;
+mod disk;
 mod external;
 mod instances;
 mod kills;
@@ -15,6 +16,7 @@ mod mariadb;
 mod misbehaving;
 mod program;
 mod redis;
+mod restoring;
 mod resuming;
 mod stack;
 mod targets;

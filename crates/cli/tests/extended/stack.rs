@@ -12,8 +12,11 @@ use quiesce_testkit::eventually;
 use quiesce_testkit::port::FreePort;
 use quiesce_testkit::process::{Process, spawn};
 use quiesce_testkit::proxy::TcpProxy;
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -31,28 +34,80 @@ const TAIL: usize = 60;
 pub(crate) struct Stack {
     scheduler: Option<Actor>,
     port: FreePort,
+    admin: FreePort,
     directory: TempDir,
 }
 
 impl Stack {
     pub(crate) async fn start() -> Self {
-        let mut stack = Self { scheduler: None, port: FreePort::claim(), directory: short_temp_dir() };
-        stack.start_scheduler().await;
+        Self::start_within(&[]).await
+    }
+
+    /// The same, with the scheduler started by another command, which executes what stands behind it.
+    pub(crate) async fn start_within(wrapper: &[&str]) -> Self {
+        let mut stack = Self::unstarted();
+        stack.start_scheduler_within(wrapper).await;
         stack
+    }
+
+    /// Ports and a directory, and no scheduler.
+    pub(crate) fn unstarted() -> Self {
+        Self { scheduler: None, port: FreePort::claim(), admin: FreePort::claim(), directory: short_temp_dir() }
     }
 
     /// Starts the scheduler, again after a crash: same data, same port.
     pub(crate) async fn start_scheduler(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
-        command
-            .args(["scheduler", "--admin-listen", "off", "--listen"])
-            .arg(format!("127.0.0.1:{}", self.port.number()))
-            .arg("--data-dir")
-            .arg(self.path("scheduler"))
-            .current_dir(self.directory.path());
-        let scheduler = Actor::start("scheduler", command);
+        self.start_scheduler_within(&[]).await;
+    }
+
+    pub(crate) async fn start_scheduler_within(&mut self, wrapper: &[&str]) {
+        let scheduler = self.try_scheduler(wrapper, &self.data_dir());
         scheduler.wait_for_line("operations resumed", SOON).await;
         self.scheduler = Some(scheduler);
+    }
+
+    /// Starts a scheduler that may refuse to come up.
+    pub(crate) fn try_scheduler(&self, wrapper: &[&str], data_dir: &Path) -> Actor {
+        let quiesce = [env!("CARGO_BIN_EXE_quiesce")];
+        let mut words = wrapper.iter().chain(&quiesce);
+        let mut command = Command::new(words.next().expect("the binary is always there"));
+        command
+            .args(words)
+            .args(["scheduler", "--listen", &format!("127.0.0.1:{}", self.port.number())])
+            .args(["--admin-listen", &format!("127.0.0.1:{}", self.admin.number()), "--data-dir"])
+            .arg(data_dir)
+            .current_dir(self.directory.path());
+        Actor::start("scheduler", command)
+    }
+
+    /// Stops the scheduler gracefully.
+    pub(crate) async fn stop_scheduler(&mut self) {
+        self.scheduler().signal(Signal::TERM);
+        assert_eq!(self.scheduler().ends().await, Some(0));
+        self.scheduler = None;
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.path("scheduler")
+    }
+
+    /// What the admin address says: the whole answer.
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin.number())).await.expect("the admin address");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the answer is text");
+        answer
+    }
+
+    /// Waits until the admin address says so.
+    pub(crate) async fn admin_says(&self, path: &str, text: &str) {
+        eventually(format!("{path} to say {text:?}"), SOON, || async {
+            let answer = self.admin(path).await;
+            if answer.contains(text) { Ok(()) } else { Err(answer) }
+        })
+        .await;
     }
 
     pub(crate) fn scheduler(&mut self) -> &mut Actor {

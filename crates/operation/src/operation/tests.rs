@@ -11,6 +11,7 @@ mod looking_back;
 mod more_time;
 mod preparing;
 mod recovering;
+mod restoring;
 mod stored;
 mod targets;
 

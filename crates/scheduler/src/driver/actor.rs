@@ -20,13 +20,14 @@ use quiesce_mutation::{Mutant, active};
 use super::change::{Along, Built, Change};
 use super::completion::{self, Verdict};
 use super::effects::Effects;
+use super::health::Stall;
 use super::recovery;
 use super::relay::Outlet;
 use super::{Command, CommandError, CompletionError, Context, Granted, Snapshot};
 use crate::records::{self, LoadError, OperationRecord};
 
-/// First and longest pause before a commit that failed for want of room is tried again: soon enough after room has been
-/// made, and seldom enough not to matter while there is none.
+/// First and longest pause before a commit that the store does not take at the moment is tried again: soon enough after the
+/// cause has gone, and seldom enough not to matter while it lasts.
 const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(100);
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -321,7 +322,16 @@ impl Actor {
         let mut backoff = Backoff::new(COMMIT_RETRY_FIRST, COMMIT_RETRY_MAX, (self.context.randomness)());
         let mut stalled = None;
         loop {
-            let Built { batch, place, forgotten } = change.build(store).await?;
+            let Built { batch, place, forgotten } = match change.build(store).await {
+                Ok(built) => built,
+                // The store comes back by itself; until then it is as if it did not take the change.
+                Err(LoadError::Read(error)) if error.is_retryable() => {
+                    self.stall(&mut stalled, next, &error);
+                    self.pause(&mut backoff).await?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let error = match store.commit(batch).await {
                 Ok(committed) => return Ok((committed.first.plus(place), forgotten)),
                 Err(error) => error,
@@ -329,7 +339,14 @@ impl Actor {
             match &error {
                 CommitError::Conflict { key: conflict, .. } if *conflict == key => {
                     // Perhaps it was us, and only the answer got lost.
-                    let entry = store.get(key.clone()).await.map_err(|error| Failed::Stop(Stop::Read(error)))?;
+                    let entry = match store.get(key.clone()).await {
+                        Ok(entry) => entry,
+                        Err(error) if error.is_retryable() => {
+                            self.pause(&mut backoff).await?;
+                            continue;
+                        }
+                        Err(error) => return Err(Failed::Stop(Stop::Read(error))),
+                    };
                     let ours = record::encode(&OperationRecord(next.clone()));
                     return match entry.filter(|entry| stalled.is_some() && entry.value == ours) {
                         Some(entry) => Ok((entry.revision, forgotten)),
@@ -341,23 +358,32 @@ impl Actor {
                 }
                 // Somebody has changed the registry: look at it again.
                 CommitError::Conflict { .. } => {}
-                error if error.is_retryable() => {
-                    if stalled.is_none() {
-                        warn!(operation.id = %next.id(), %error, "store does not take a change, trying again");
-                        stalled = Some(self.context.health.stall());
-                    }
-                }
+                error if error.is_retryable() || error.leaves_open() => self.stall(&mut stalled, next, error),
                 CommitError::Full
                 | CommitError::ReadOnly
+                | CommitError::Unavailable { .. }
                 | CommitError::TooLarge { .. }
                 | CommitError::Closed
                 | CommitError::Engine { .. } => return Err(Failed::Stop(Stop::Commit(error))),
             }
-            tokio::select! {
-                biased;
-                () = self.context.drain.signaled() => return Err(Failed::Stop(Stop::Draining)),
-                () = tokio::time::sleep(backoff.next_delay()) => {}
-            }
+            self.pause(&mut backoff).await?;
+        }
+    }
+
+    /// Says once that the store does not take a change, and counts the operation as stalled.
+    fn stall(&self, stalled: &mut Option<Stall>, next: &Operation, error: &dyn std::error::Error) {
+        if stalled.is_none() {
+            warn!(operation.id = %next.id(), %error, "store does not take a change, trying again");
+            *stalled = Some(self.context.health.stall());
+        }
+    }
+
+    /// Waits before the next try, unless the scheduler shuts down.
+    async fn pause(&self, backoff: &mut Backoff) -> Result<(), Failed> {
+        tokio::select! {
+            biased;
+            () = self.context.drain.signaled() => Err(Failed::Stop(Stop::Draining)),
+            () = tokio::time::sleep(backoff.next_delay()) => Ok(()),
         }
     }
 

@@ -22,6 +22,10 @@ use crate::status::Problem;
 /// store's batches).
 const INSTANCES_MAX: usize = 500;
 
+/// Highest epoch that a hook is believed to have seen: far above the milliseconds since 1970 that a store put back from a
+/// backup begins with, and far below the largest number on the wire.
+const EPOCH_BELIEVED_MAX: u64 = 1 << 52;
+
 /// What an agent says of its instance.
 #[derive(Debug)]
 pub(crate) struct Registration {
@@ -217,7 +221,8 @@ impl Registry {
             }
         }
         let now = convert::now(&*self.clock);
-        let epoch = application.record.epoch.max(instance.record.epoch).max(wanted.last_epoch) + 1;
+        let seen = self.highest_seen(&wanted.application).await?;
+        let epoch = application.record.epoch.max(instance.record.epoch).max(wanted.last_epoch).max(seen) + 1;
         let (application_expect, instance_expect) = (application.unchanged(), instance.unchanged());
         let admission =
             Admission { agent_id: wanted.agent_id.clone(), start_id: wanted.start_id.clone(), epoch, ended: false };
@@ -236,6 +241,15 @@ impl Registry {
         Ok(Some(epoch))
     }
 
+    /// The highest epoch that a hook of the application says it has seen. The records know as much, unless the store has
+    /// lost what they knew; then whoever was permitted to run by an earlier life must not be outranked by its number.
+    async fn highest_seen(&self, application: &ApplicationId) -> Result<u64, Problem> {
+        let instances = self.instances(application).await?;
+        let seen = instances.iter().filter_map(|one| self.presence(application, &one.record.instance).info);
+        // What a hook makes up must not use the numbers up for everybody.
+        Ok(seen.map(|info| info.epoch).filter(|epoch| *epoch <= EPOCH_BELIEVED_MAX).max().unwrap_or(0))
+    }
+
     async fn check_admission(
         &self,
         wanted: &Admit,
@@ -247,6 +261,9 @@ impl Registry {
             let cluster = application.cluster.clone();
             Err(Problem::StartNotPermitted { instance: name.clone(), why, cluster, operation })
         };
+        if application.restored.is_some() {
+            return Err(Problem::RestoreUnconfirmed(convert::application_name(&application.name)));
+        }
         if instance.agent_id != wanted.agent_id {
             return Err(Problem::InstanceInUse(name));
         }
@@ -288,7 +305,9 @@ impl Registry {
             let instance = self.instance(&end.application, &end.instance).await?;
             let expect = instance.unchanged();
             let Some(admission) = instance.record.admission.clone() else { return Ok(()) };
-            let in_force = admission.epoch == end.epoch && admission.agent_id == end.agent_id;
+            // The end of a later run than the one known here, which a store that was put back from a backup may not know:
+            // an agent runs one copy at a time, so the earlier run has ended as well.
+            let in_force = admission.epoch <= end.epoch && admission.agent_id == end.agent_id;
             if !ended || !in_force || admission.ended {
                 return Ok(());
             }

@@ -94,7 +94,7 @@ impl Opened {
     pub async fn start(self, dial: Arc<dyn Dial>, drain: &drain::Watch) -> Result<Running, RunError> {
         let read = |error: LoadError| RunError::Read(Box::new(error));
         let tasks = Tasks::new();
-        let Self { store, timeline, secrets, machine, config } = self;
+        let Self { store, timeline, secrets, machine, config, .. } = self;
         let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&timeline) as Arc<dyn Clock>));
         let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), dial, tasks.clone(), drain.clone());
         for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {

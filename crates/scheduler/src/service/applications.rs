@@ -12,7 +12,7 @@ use crate::idempotency::RequestId;
 use crate::mask::Mask;
 use crate::page::collect;
 use crate::records::{ApplicationRecord, Stored, from_entry};
-use crate::registry::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate};
+use crate::registry::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate, RESTORE_TIME};
 use crate::status::Problem;
 use crate::token::Purpose;
 use crate::validate::Violations;
@@ -122,6 +122,9 @@ pub(super) async fn update(
             Mask::of_set(APPLICATION_LEAVES, |leaf| is_set(&application, leaf), &policy)
         }
     };
+    if mask.covers(RESTORE_TIME) && application.restore_time.is_some() {
+        bad.add("application.restore_time", "can only be cleared: name it in update_mask and leave it unset");
+    }
     let draft = bad.finish(draft)?;
     let update = ApplicationUpdate { draft, mask, etag, allow_missing: request.allow_missing };
     let (registry, dry_run) = (service.registry.clone(), request.validate_only);

@@ -10,6 +10,8 @@ mod lists;
 mod operations;
 mod resources;
 mod restart;
+mod restoring;
+mod store_trouble;
 mod transport;
 mod watches;
 mod world;

@@ -213,6 +213,7 @@ impl World {
             created: self.now(),
             updated: self.now(),
             moved_by: None,
+            restored: None,
         };
         batch = records::put(batch, key, &record);
         let key = records::operation_key(operation.id());

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+use super::ambush::Ambush;
 use super::instance::Instance;
 use super::judge::Judge;
 use super::machine::{Boot, Wires, machine};
@@ -78,7 +79,7 @@ impl World {
     pub(super) fn new(plan: Plan) -> Arc<Self> {
         let story = Story::default();
         let judge = Judge::new(&story);
-        let storage = Storage::new(plan.seed);
+        let storage = Storage::new(plan.seed, Ambush::at(plan.ambush));
         let instances = plan.instances(&story, &judge);
         Arc::new(Self {
             story,
@@ -113,6 +114,13 @@ impl World {
 
     pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who was ambushed just now.
+    pub(super) fn ambushed(&self) -> Vec<String> {
+        let agents = self.instances.iter().filter(|instance| instance.ambush.springs());
+        let agents = agents.map(|instance| instance.host.clone());
+        agents.chain(self.storage.ambush.springs().then(|| "scheduler".to_owned())).collect()
     }
 
     /// The instance on `host`.

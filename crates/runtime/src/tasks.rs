@@ -5,7 +5,7 @@
 //! before the limit given to [`Tasks::shutdown`] is over.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -130,7 +130,7 @@ struct Running {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    entries: HashMap<u64, (String, Option<AbortHandle>)>,
+    entries: BTreeMap<u64, (String, Option<AbortHandle>)>,
 }
 
 impl Running {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use quiesce_operation::Moment;
-use quiesce_operation::report::{AppState, Capabilities};
+use quiesce_operation::report::{AppState, CallErrorClass, Capabilities};
 use tokio::time::timeout;
 
 use super::{Hook, Inner};
@@ -23,6 +23,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const INTERVAL_EAGER: Duration = Duration::from_secs(1);
 /// How many questions are asked at that pace after each reason to look.
 const EAGER_QUESTIONS: u32 = 10;
+/// After so many questions in a row without an answer an attached connection is given up. What the agent sends may be
+/// lost while it hears us well; then its own keep-alive finds nothing wrong, and TCP goes on for a quarter of an hour.
+const UNANSWERED_MAX: u32 = 2;
 /// Shortest time between two questions, whatever the reasons: a connection that breaks as soon as it stands must not
 /// become a loop.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
@@ -101,6 +104,7 @@ impl Presence {
 /// Watches one hook until it is forgotten or nobody needs hooks any more.
 pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
     let mut eager = EAGER_QUESTIONS;
+    let mut unanswered = 0;
     while !hook.forgotten.is_cancelled() {
         {
             let Some(inner) = inner.upgrade() else { return };
@@ -110,16 +114,23 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             if hook.is_detached() {
                 hook.missed();
             } else if let Ok(_place) = places.acquire().await {
-                tokio::select! {
+                // The outcome is written down by the call itself.
+                let answer = tokio::select! {
                     biased;
                     () = hook.forgotten.cancelled() => return,
-                    // The outcome is written down by the call itself.
-                    _answer = hook.info(ANSWER_TIMEOUT) => {}
+                    answer = hook.info(ANSWER_TIMEOUT) => answer,
+                };
+                let is_lost = answer.is_err_and(|error| error.class == CallErrorClass::Lost);
+                unanswered = if is_lost && hook.is_attached() { unanswered + 1 } else { 0 };
+                if unanswered >= UNANSWERED_MAX {
+                    hook.hang_up();
+                    unanswered = 0;
                 }
             }
         }
         let absent = hook.presence.borrow().state == HookState::Unreachable;
         let pause = match (absent, eager) {
+            (true, _) if unanswered > 0 => INTERVAL,
             (true, _) => INTERVAL_ABSENT,
             (false, 0) => INTERVAL,
             (false, _) => INTERVAL_EAGER,

@@ -29,6 +29,12 @@ impl Troubles {
 
     /// Begins and ends what is due.
     pub(super) fn tick(&mut self, sim: &mut Sim<'_>, world: &World, now: Duration) {
+        // A scheduler that was told to stop has done so, and its process is gone with all its connections.
+        let is_down = self.present.iter().any(|(_, wrong)| host(wrong) == "scheduler");
+        if !is_down && !sim.is_host_running("scheduler") {
+            world.story.tell("world", "the scheduler is started again");
+            sim.bounce("scheduler");
+        }
         let over: Vec<_> = self.present.extract_if(.., |(until, _)| *until <= now).collect();
         for (_, wrong) in over {
             end(sim, world, &wrong);

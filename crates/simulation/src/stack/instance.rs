@@ -397,7 +397,7 @@ impl Application for Beside {
             let fails = matches!(order.permission, Permission::New(_)) && state.failing_starts > 0;
             state.failing_starts -= u32::from(fails);
             self.tell(format_args!("the process starts (epoch {epoch}, {:?})", order.permission));
-            let ends_at = fails.then(|| (ready_at, 1));
+            let ends_at = fails.then_some((ready_at, 1));
             let ready_at = if fails { Duration::MAX } else { ready_at };
             instance.judge.started(instance.application, instance.cluster, instance.name, epoch);
             state.starting = false;

@@ -188,7 +188,7 @@ fn asks(chance: &mut StdRng, cast: &[Role]) -> Vec<Ask> {
             if deletes && chance.random_bool(0.5) {
                 break;
             }
-            let target = (!deletes).then(|| if number % 2 == 0 { "east" } else { "west" });
+            let target = (!deletes).then_some(if number % 2 == 0 { "east" } else { "west" });
             let then = chance.random_bool(0.25).then(|| {
                 let what = *[Afterthought::Cancel, Afterthought::Extend].choose(chance).expect("there are two");
                 (Duration::from_millis(chance.random_range(0..8_000)), what)

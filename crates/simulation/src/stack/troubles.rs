@@ -39,7 +39,8 @@ impl Troubles {
         for (_, wrong) in over {
             end(sim, world, &wrong);
         }
-        while let Some(trouble) = self.ahead.pop_front_if(|trouble| trouble.at <= now) {
+        while self.ahead.front().is_some_and(|trouble| trouble.at <= now) {
+            let Some(trouble) = self.ahead.pop_front() else { break };
             self.begin(sim, world, trouble.what, now);
         }
     }

@@ -32,3 +32,7 @@ deny:
 # Everything CI does, the extended suite included; as root, since it installs Debian packages that are missing.
 extended:
     .ci/run
+
+# Whole schedulers, agents and clients in virtual time: `just sim 1000` runs a thousand seeds, `SEED=42 just sim` one.
+sim SEEDS="200":
+    RUSTFLAGS="--cfg tokio_unstable" SEEDS={{ SEEDS }} cargo test --profile simulation -p quiesce-simulation --test whole_stack -- --nocapture

@@ -10,6 +10,8 @@ use quiesce_runtime::machine::{Network, Socket};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::gateway::SILENCE_MAX;
+
 /// Longest answer of the scheduler.
 const LINE_MAX: usize = 512;
 
@@ -50,7 +52,7 @@ pub enum AttachError {
 /// Connects to `endpoint` (`host:port`) over `network` and attaches with `token`, which is good once.
 pub async fn dial(network: &dyn Network, endpoint: &str, token: &str) -> Result<Box<dyn Socket>, AttachError> {
     let connect = |source| AttachError::Connect { endpoint: endpoint.to_owned(), source };
-    let mut connection = timeout(LIMIT, network.connect(endpoint, None))
+    let mut connection = timeout(LIMIT, network.connect(endpoint, Some(SILENCE_MAX)))
         .await
         .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
         .map_err(connect)?;

@@ -31,6 +31,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Establishing the connection, as part of that.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
+/// For as long may what the agent sends stay unacknowledged before a connection to the scheduler counts as broken. Without
+/// it a connection that a firewall has forgotten, or that lost something for good, is kept by TCP for a quarter of an hour:
+/// every call on it would time out, and an agent that has to dial in would stay away for that long.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
+
 /// The first repetition comes quickly, since a scheduler that restarts is back within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -203,7 +208,7 @@ impl Gateway {
         let (network, address) = (Arc::clone(&machine.network), authority.clone());
         let connector = service_fn(move |_: Uri| {
             let (network, address) = (Arc::clone(&network), address.clone());
-            async move { network.connect(&address, None).await.map(TokioIo::new) }
+            async move { network.connect(&address, Some(SILENCE_MAX)).await.map(TokioIo::new) }
         });
         let endpoint = endpoint.connect_timeout(CONNECT_LIMIT).timeout(CALL_LIMIT);
         let channel = endpoint.connect_with_connector_lazy(connector);

@@ -26,6 +26,7 @@ use quiesce_runtime::tasks::Tasks;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::records::{Connect, InstanceRecord};
 use crate::secrets::{HookToken, Secrets};
@@ -367,6 +368,17 @@ impl Hook {
         });
     }
 
+    /// Closes an attached connection on which nothing is answered: the agent notices that, and dials in anew.
+    fn hang_up(&self) {
+        self.link.send_if_modified(|link| {
+            let Link::Attached(connection) = &*link else { return false };
+            info!(application = self.name.0.as_str(), instance = self.name.1.as_str(), "hanging up on a silent agent");
+            connection.closed.cancel();
+            *link = Link::Detached;
+            true
+        });
+    }
+
     fn dialled(&self, endpoint: String) -> Link {
         let (look, closed) = (Arc::clone(&self.look), CancellationToken::new());
         let channel = self.dial.dial(&endpoint, closed.clone(), Arc::new(move || look.notify_one()));
@@ -399,6 +411,10 @@ impl Hook {
             }
             Link::Attached(_) | Link::Listening { .. } | Link::Detached => false,
         })
+    }
+
+    fn is_attached(&self) -> bool {
+        matches!(*self.link.borrow(), Link::Attached(_))
     }
 
     fn is_detached(&self) -> bool {

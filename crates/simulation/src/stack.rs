@@ -9,6 +9,7 @@
 //! The same seed leads to the same story, line by line, when tokio's own chance is seeded as well, which takes
 //! `--cfg tokio_unstable`.
 
+mod ambush;
 mod clients;
 mod hosts;
 mod instance;
@@ -32,7 +33,7 @@ use troubles::Troubles;
 use world::World;
 
 /// The resolution of the network. Latencies are multiples of it, more or less.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 /// How long a segment is under way.
 const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 /// Segments under way on one connection: more than any call needs, and a slow reader is felt.
@@ -98,6 +99,7 @@ fn live(world: &Arc<World>) {
             world.story.violated("never", format_args!("a host failed: {error}"));
             return;
         }
+        troubles.spring(&mut sim, world);
         let is_over_time = calm_since.is_some_and(|since| now > since + CALM_MAX);
         if calm_since.is_some() && (is_over_time || verdict::is_settled(world)) {
             verdict::pronounce(world);
@@ -130,6 +132,9 @@ fn tell_plan(world: &World) {
         "plan",
         format_args!("seed {}, the policy {}", plan.seed, if plan.forces { "kills" } else { "gives up" }),
     );
+    if plan.ambush > 0 {
+        world.story.tell("plan", format_args!("the scheduler crashes at write {}", plan.ambush));
+    }
     for role in &plan.cast {
         world.story.tell("plan", role);
     }

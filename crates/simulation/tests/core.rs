@@ -1,6 +1,8 @@
 //! Many seeds of the whole world in memory. `SIMULATION_SEEDS` says how many; the seeds that failed once come first, from
 //! `core_regressions.txt`.
 
+#![allow(clippy::unwrap_used, reason = "tests panic, so that the failing line is shown")]
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -3,6 +3,7 @@
 //! `cargo test -p quiesce-simulation --features mutants --test teeth`
 
 #![cfg(feature = "mutants")]
+#![allow(clippy::unwrap_used, reason = "tests panic, so that the failing line is shown")]
 
 use quiesce_mutation::{Mutant, switch};
 use quiesce_simulation::world;

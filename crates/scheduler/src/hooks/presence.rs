@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use quiesce_operation::Moment;
-use quiesce_operation::report::{AppState, Capabilities};
+use quiesce_operation::report::{AppState, CallErrorClass, Capabilities};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const INTERVAL_EAGER: Duration = Duration::from_secs(1);
 /// How many questions are asked at that pace after each reason to look.
 const EAGER_QUESTIONS: u32 = 10;
+/// After so many questions in a row without an answer an attached connection is given up. What the agent sends may be
+/// lost while it hears us well; then its own keep-alive finds nothing wrong, and TCP goes on for a quarter of an hour.
+const UNANSWERED_MAX: u32 = 2;
 /// Shortest time between two questions, whatever the reasons: a connection that breaks as soon as it stands must not
 /// become a loop.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
@@ -107,6 +110,7 @@ impl Presence {
 /// Watches one hook until it is forgotten or nobody needs hooks any more.
 pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
     let mut eager = EAGER_QUESTIONS;
+    let mut unanswered = 0;
     while !hook.forgotten.is_cancelled() {
         {
             let Some(inner) = inner.upgrade() else { return };
@@ -118,15 +122,22 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             if hook.is_detached() {
                 hook.missed();
             } else {
-                tokio::select! {
+                // The outcome is written down by the call itself.
+                let answered = tokio::select! {
                     biased;
                     () = hook.forgotten.cancelled() => return,
-                    () = ask(&hook, places) => {}
+                    answered = ask(&hook, places) => answered,
+                };
+                unanswered = if answered || !hook.is_attached() { 0 } else { unanswered + 1 };
+                if unanswered >= UNANSWERED_MAX {
+                    hook.hang_up();
+                    unanswered = 0;
                 }
             }
         }
         let absent = hook.presence.borrow().state == HookState::Unreachable;
         let pause = match (absent, eager) {
+            (true, _) if unanswered > 0 => INTERVAL,
             (true, _) => INTERVAL_ABSENT,
             (false, 0) => INTERVAL,
             (false, _) => INTERVAL_EAGER,
@@ -146,12 +157,16 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
 }
 
 /// Asks for a sign of life when there is a place. What comes of it is written down by the call itself.
-async fn ask(hook: &Hook, places: &Semaphore) {
+async fn ask(hook: &Hook, places: &Semaphore) -> bool {
     // Never closed.
     let place = places.acquire().await;
     let mut question = pin!(hook.info(ANSWER_TIMEOUT));
-    if timeout(PATIENCE, &mut question).await.is_err() {
-        drop(place);
-        let _answer = question.await;
-    }
+    let answer = match timeout(PATIENCE, &mut question).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => {
+            drop(place);
+            question.await
+        }
+    };
+    !answer.is_err_and(|error| error.class == CallErrorClass::Lost)
 }

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tower::Layer as _;
 use tower::util::BoxCloneSyncService;
 
-use super::{MESSAGE_MAX, Opened, RunError};
+use super::{Opened, RunError};
 use crate::admission::Admission;
 use crate::attach::Attachments;
 use crate::driver::{self, Handle};

@@ -155,9 +155,10 @@ pub(super) async fn person(world: Arc<World>) -> turmoil::Result {
         }
         let Some(operations) = operations(&world).await else { continue };
         let Some(homes) = homes(&world).await else { continue };
+        let Some(unreachable) = unreachable(&world, homes.keys()).await else { continue };
         let first_token = {
             let mut memory = world.memory();
-            (memory.listing, memory.homes) = (operations.clone(), homes);
+            (memory.listing, memory.homes, memory.unreachable) = (operations.clone(), homes, unreachable);
             memory.first_token.clone().unwrap_or_default()
         };
         let truth = history(&world, "person", &first_token).await;
@@ -190,6 +191,19 @@ async fn homes(world: &World) -> Option<BTreeMap<String, String>> {
     let applications = answer.ok()?.into_inner().applications;
     let home = |it: v1::Application| (it.name.trim_start_matches("applications/").to_owned(), it.cluster);
     Some(applications.into_iter().map(home).collect())
+}
+
+/// The instances whose hooks do not answer; none when the scheduler does not.
+async fn unreachable(world: &World, applications: impl Iterator<Item = &String>) -> Option<Vec<String>> {
+    let mut client = world.client("person");
+    let mut found = Vec::new();
+    for application in applications {
+        let request = v1::ListInstancesRequest { parent: format!("applications/{application}"), ..Default::default() };
+        let answer = timeout(CALL_LIMIT, client.list_instances(request)).await.ok()?.ok()?;
+        let silent = |instance: &v1::Instance| instance.state() == v1::instance::State::Unreachable;
+        found.extend(answer.into_inner().instances.into_iter().filter(silent).map(|instance| instance.name));
+    }
+    Some(found)
 }
 
 async fn retry(world: &World, operation: v1::Operation) {

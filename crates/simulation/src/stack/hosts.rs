@@ -26,23 +26,22 @@ const AGENT_PORT: u16 = 7700;
 /// How soon whatever watches over an agent starts it again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
-/// One life of the scheduler's machine; the scheduler begins again when it was told to stop.
+/// One life of the scheduler. Whoever told it to stop starts it again.
 pub(super) async fn scheduler(world: Arc<World>) -> turmoil::Result {
     let (_, port) = SCHEDULER.split_once(':').expect("the constant has a port");
-    loop {
-        let boot = Boot { id: "scheduler".to_owned(), at: Duration::ZERO, skew_ms: 0 };
-        let config = Config {
-            listen: (Ipv4Addr::UNSPECIFIED, port.parse()?).into(),
-            admin_listen: None,
-            store: StoreChoice::Given(world.storage.clone()),
-            default_policy: Policy::built_in(),
-            attach_endpoint: String::new(),
-        };
-        let bound = Scheduler::bind_on(world.machine("scheduler", boot), config).await?;
-        let told = Arc::clone(&world.drain);
-        let ready = |resumed| world.story.tell("scheduler", format_args!("serves, {resumed} operations resumed"));
-        Box::pin(bound.run_and_tell(told.notified_owned(), ready)).await?;
-    }
+    let boot = Boot { id: "scheduler".to_owned(), at: Duration::ZERO, skew_ms: 0 };
+    let config = Config {
+        listen: (Ipv4Addr::UNSPECIFIED, port.parse()?).into(),
+        admin_listen: None,
+        store: StoreChoice::Given(world.storage.clone()),
+        default_policy: Policy::built_in(),
+        attach_endpoint: String::new(),
+    };
+    let bound = Scheduler::bind_on(world.machine("scheduler", boot), config).await?;
+    let told = Arc::clone(&world.drain);
+    let ready = |resumed| world.story.tell("scheduler", format_args!("serves, {resumed} operations resumed"));
+    Box::pin(bound.run_and_tell(told.notified_owned(), ready)).await?;
+    Ok(())
 }
 
 /// One life of an agent's machine; whatever watches over the agent starts it again when it ends.

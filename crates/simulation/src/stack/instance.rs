@@ -19,6 +19,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::ambush::Ambush;
 use super::judge::Judge;
 use super::machine::Boot;
 use super::story::Story;
@@ -49,6 +50,7 @@ pub(super) struct Instance {
     pub(super) manner: Manner,
     story: Story,
     judge: Judge,
+    pub(super) ambush: Ambush,
     state: Mutex<State>,
 }
 
@@ -101,6 +103,7 @@ impl Instance {
     pub(super) fn new(
         (application, name, cluster): (&'static str, &'static str, &'static str),
         (manner, failing_starts): (Manner, u32),
+        ambush: Ambush,
         story: &Story,
         judge: &Judge,
         seed: u64,
@@ -127,7 +130,7 @@ impl Instance {
             status: None,
         };
         let (story, judge) = (story.clone(), judge.clone());
-        Arc::new(Self { host, application, name, cluster, manner, story, judge, state: Mutex::new(state) })
+        Arc::new(Self { host, application, name, cluster, manner, story, judge, ambush, state: Mutex::new(state) })
     }
 
     /// A new life of its agent begins. What it finds is what the last one left.
@@ -214,6 +217,13 @@ impl Instance {
         }
     }
 
+    /// What one write to the disk takes.
+    async fn pass_time(&self) {
+        self.ambush.pass().await;
+        let millis = self.state().chance.random_range(0..=WRITE_MAX_MS);
+        sleep(Duration::from_millis(millis)).await;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,8 +273,7 @@ pub(super) struct Beside {
 impl Beside {
     /// Time passes while something is written.
     async fn write(&self) {
-        let millis = self.instance.state().chance.random_range(0..=WRITE_MAX_MS);
-        sleep(Duration::from_millis(millis)).await;
+        self.instance.pass_time().await;
     }
 
     fn tell(&self, what: impl std::fmt::Display) {
@@ -388,7 +397,7 @@ impl Application for Beside {
             let fails = matches!(order.permission, Permission::New(_)) && state.failing_starts > 0;
             state.failing_starts -= u32::from(fails);
             self.tell(format_args!("the process starts (epoch {epoch}, {:?})", order.permission));
-            let ends_at = fails.then(|| (ready_at, 1));
+            let ends_at = fails.then_some((ready_at, 1));
             let ready_at = if fails { Duration::MAX } else { ready_at };
             instance.judge.started(instance.application, instance.cluster, instance.name, epoch);
             state.starting = false;
@@ -422,16 +431,14 @@ impl Shelf for Instance {
 
     fn save(&self, revision: u64, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
-            let before = Duration::from_millis(self.state().chance.random_range(0..=WRITE_MAX_MS));
-            sleep(before).await;
-            let after = {
+            self.pass_time().await;
+            {
                 let mut state = self.state();
                 if revision >= state.revision {
                     (state.revision, state.record) = (revision, Some(content));
                 }
-                Duration::from_millis(state.chance.random_range(0..=WRITE_MAX_MS))
-            };
-            sleep(after).await;
+            }
+            self.pass_time().await;
             Ok(())
         })
     }

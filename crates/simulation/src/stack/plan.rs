@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::ambush::Ambush;
 use super::instance::{Instance, Manner};
 use super::judge::Judge;
 use super::story::Story;
@@ -23,6 +24,9 @@ const LOSS_MAX_MS: u64 = 50_000;
 const DELAY_MAX_MS: u64 = 15_000;
 /// Longest absence of a host.
 const ABSENCE_MAX_MS: u64 = 15_000;
+/// About how often an agent writes in a run, and the scheduler.
+const AGENT_WRITES: u64 = 40;
+const SCHEDULER_WRITES: u64 = 250;
 /// Most troubles of one run.
 const TROUBLES_MAX: u32 = 12;
 
@@ -35,6 +39,8 @@ pub(super) struct Plan {
     pub(super) troubles: Vec<Trouble>,
     /// The policy kills what does not stop.
     pub(super) forces: bool,
+    /// At which write of the scheduler it crashes; 0: at none.
+    pub(super) ambush: u64,
 }
 
 /// One instance.
@@ -48,6 +54,8 @@ pub(super) struct Role {
     pub(super) listens: bool,
     pub(super) manner: Manner,
     pub(super) failing_starts: u32,
+    /// At which write of its agent that crashes; 0: at none.
+    pub(super) ambush: u64,
     seed: u64,
 }
 
@@ -108,13 +116,16 @@ impl Plan {
         let cast = cast(&mut chance);
         let asks = asks(&mut chance);
         let troubles = troubles(&mut chance, &cast);
-        Self { seed, cast, asks, troubles, forces: chance.random_bool(0.3) }
+        let forces = chance.random_bool(0.3);
+        let ambush = if chance.random_bool(0.4) { chance.random_range(1..=SCHEDULER_WRITES) } else { 0 };
+        Self { seed, cast, asks, troubles, forces, ambush }
     }
 
     pub(super) fn instances(&self, story: &Story, judge: &Judge) -> Vec<Arc<Instance>> {
         let made = |role: &Role| {
             let name = (role.application, role.name, role.cluster);
-            Instance::new(name, (role.manner, role.failing_starts), story, judge, role.seed)
+            let ambush = Ambush::at(role.ambush);
+            Instance::new(name, (role.manner, role.failing_starts), ambush, story, judge, role.seed)
         };
         self.cast.iter().map(made).collect()
     }
@@ -159,6 +170,7 @@ fn cast(chance: &mut StdRng) -> Vec<Role> {
             _ => Manner::Quick,
         },
         failing_starts: u32::from(cluster == "east" && chance.random_bool(0.15)),
+        ambush: if chance.random_bool(0.2) { chance.random_range(1..=AGENT_WRITES) } else { 0 },
         seed: chance.random(),
     };
     names.map(role).collect()
@@ -176,7 +188,7 @@ fn asks(chance: &mut StdRng) -> Vec<Ask> {
             if deletes && chance.random_bool(0.5) {
                 break;
             }
-            let target = (!deletes).then(|| if number % 2 == 0 { "east" } else { "west" });
+            let target = (!deletes).then_some(if number % 2 == 0 { "east" } else { "west" });
             let then = chance.random_bool(0.25).then(|| {
                 let what = *[Afterthought::Cancel, Afterthought::Extend].choose(chance).expect("there are two");
                 (Duration::from_millis(chance.random_range(0..8_000)), what)
@@ -224,10 +236,11 @@ fn troubles(chance: &mut StdRng, cast: &[Role]) -> Vec<Trouble> {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { application, name, cluster, standby, listens, manner, failing_starts, .. } = self;
+        let Self { application, name, cluster, standby, listens, manner, failing_starts, ambush, .. } = self;
         write!(f, "{application}/{name} on {cluster}, {manner:?}")?;
         f.write_str(if *listens { ", listens" } else { ", dials in" })?;
         f.write_str(if *standby { ", stands by" } else { "" })?;
-        f.write_str(if *failing_starts > 0 { ", fails its first start" } else { "" })
+        f.write_str(if *failing_starts > 0 { ", fails its first start" } else { "" })?;
+        if *ambush > 0 { write!(f, ", its agent crashes at write {ambush}") } else { Ok(()) }
     }
 }

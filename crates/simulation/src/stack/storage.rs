@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::ambush::Ambush;
+
 /// A commit takes up to twice as long.
 const SYNC_MAX_MS: u64 = 3;
 
@@ -24,16 +26,18 @@ pub(super) struct Storage {
     /// One commit after the other.
     turn: tokio::sync::Mutex<()>,
     chance: Mutex<StdRng>,
+    pub(super) ambush: Ambush,
 }
 
 impl Storage {
-    pub(super) fn new(seed: u64) -> Arc<Self> {
+    pub(super) fn new(seed: u64, ambush: Ambush) -> Arc<Self> {
         let inner = MemoryStore::new(Uuid::from_u64_pair(seed, 1));
         let chance = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(Self { inner, turn: tokio::sync::Mutex::new(()), chance })
+        Arc::new(Self { inner, turn: tokio::sync::Mutex::new(()), chance, ambush })
     }
 
     async fn pass_time(&self) {
+        self.ambush.pass().await;
         let millis = self.chance.lock().unwrap_or_else(PoisonError::into_inner).random_range(0..=SYNC_MAX_MS);
         sleep(Duration::from_millis(millis)).await;
     }

@@ -8,6 +8,9 @@ use turmoil::Sim;
 use super::plan::{Trouble, Way, Wrong};
 use super::world::World;
 
+/// How long who was ambushed is down.
+const AMBUSHED: Duration = Duration::from_millis(1_500);
+
 /// The troubles of a run.
 pub(super) struct Troubles {
     ahead: VecDeque<Trouble>,
@@ -26,22 +29,45 @@ impl Troubles {
 
     /// Begins and ends what is due.
     pub(super) fn tick(&mut self, sim: &mut Sim<'_>, world: &World, now: Duration) {
+        // A scheduler that was told to stop has done so, and its process is gone with all its connections.
+        let is_down = self.present.iter().any(|(_, wrong)| host(wrong) == "scheduler");
+        if !is_down && !sim.is_host_running("scheduler") {
+            world.story.tell("world", "the scheduler is started again");
+            sim.bounce("scheduler");
+        }
         let over: Vec<_> = self.present.extract_if(.., |(until, _)| *until <= now).collect();
         for (_, wrong) in over {
             end(sim, world, &wrong);
         }
-        while let Some(trouble) = self.ahead.pop_front_if(|trouble| trouble.at <= now) {
-            // One trouble at a time for each host: the network simulated cannot tell two apart.
-            let concerned = host(&trouble.what);
-            if self.present.iter().any(|(_, wrong)| host(wrong) == concerned) {
-                continue;
-            }
-            begin(sim, world, &trouble.what);
-            if let Some(lasts) = lasts(&trouble.what) {
-                self.present.push((now + lasts, trouble.what));
-            }
+        while self.ahead.front().is_some_and(|trouble| trouble.at <= now) {
+            let Some(trouble) = self.ahead.pop_front() else { break };
+            self.begin(sim, world, trouble.what, now);
         }
     }
+
+    /// Crashes whoever got to the write at which that was planned.
+    pub(super) fn spring(&mut self, sim: &mut Sim<'_>, world: &World) {
+        for host in world.ambushed() {
+            self.begin(sim, world, Wrong::Crash { host, lasts: AMBUSHED }, sim.elapsed());
+        }
+    }
+
+    fn begin(&mut self, sim: &mut Sim<'_>, world: &World, wrong: Wrong, now: Duration) {
+        // One trouble of a kind at a time for each host: the network simulated cannot tell two apart, and who is down
+        // cannot go down.
+        let same = |other: &Wrong| host(other) == host(&wrong) && is_of_network(other) == is_of_network(&wrong);
+        if self.present.iter().any(|(_, other)| same(other)) {
+            return;
+        }
+        begin(sim, world, &wrong);
+        if let Some(lasts) = lasts(&wrong) {
+            self.present.push((now + lasts, wrong));
+        }
+    }
+}
+
+fn is_of_network(wrong: &Wrong) -> bool {
+    matches!(wrong, Wrong::Lost { .. } | Wrong::Late { .. })
 }
 
 fn host(wrong: &Wrong) -> &str {

@@ -41,6 +41,14 @@ fn open_ends(world: &World) -> Vec<String> {
         let told = memory.truth.as_ref().map_or(0, Vec::len);
         open.push(format!("the watcher has seen {} of {told} events", memory.watched.seen.len()));
     }
+    for name in &memory.unreachable {
+        let of_it = |instance: &&std::sync::Arc<super::instance::Instance>| {
+            *name == format!("applications/{}/instances/{}", instance.application, instance.name)
+        };
+        if world.instances.iter().find(of_it).is_some_and(|instance| !instance.is_deleted()) {
+            open.push(format!("{name} does not answer"));
+        }
+    }
     for (application, home) in &memory.homes {
         let live = world.judge.live(application);
         let expected = expected(world, &memory, application, home);

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+use super::ambush::Ambush;
 use super::instance::Instance;
 use super::judge::Judge;
 use super::machine::{Boot, Wires, machine};
@@ -57,6 +58,8 @@ pub(super) struct Memory {
     pub(super) listing: Vec<v1::Operation>,
     /// On which cluster each application is at home, as the person last saw it.
     pub(super) homes: BTreeMap<String, String>,
+    /// Instances whose hooks do not answer, as the person last saw it.
+    pub(super) unreachable: Vec<String>,
     /// Everything that happened, as the scheduler tells it in the end.
     pub(super) truth: Option<Vec<Seen>>,
     /// Why operations rested in DEGRADED, by operation.
@@ -78,7 +81,7 @@ impl World {
     pub(super) fn new(plan: Plan) -> Arc<Self> {
         let story = Story::default();
         let judge = Judge::new(&story);
-        let storage = Storage::new(plan.seed);
+        let storage = Storage::new(plan.seed, Ambush::at(plan.ambush));
         let instances = plan.instances(&story, &judge);
         Arc::new(Self {
             story,
@@ -113,6 +116,13 @@ impl World {
 
     pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who was ambushed just now.
+    pub(super) fn ambushed(&self) -> Vec<String> {
+        let agents = self.instances.iter().filter(|instance| instance.ambush.springs());
+        let agents = agents.map(|instance| instance.host.clone());
+        agents.chain(self.storage.ambush.springs().then(|| "scheduler".to_owned())).collect()
     }
 
     /// The instance on `host`.

@@ -33,6 +33,14 @@ deny:
 extended:
     .ci/run
 
-# Whole schedulers, agents and clients in virtual time: `just sim 1000` runs a thousand seeds, `SEED=42 just sim` one.
-sim SEEDS="200":
-    RUSTFLAGS="--cfg tokio_unstable" SEEDS={{ SEEDS }} cargo test --profile simulation -p quiesce-simulation --test whole_stack -- --nocapture
+# The world in memory: `just sim SEEDS=100000` runs so many seeds, `SEED=42 just sim` tells the story of one.
+sim SEEDS="10000":
+    RUSTFLAGS="--cfg tokio_unstable" cargo run --profile simulation -p quiesce-simulation --example simulate -- {{ trim_start_match(SEEDS, "SEEDS=") }}
+
+# Whole schedulers, agents and clients, connections and all: `just stack SEEDS=1000` runs seeds, `SEED=42 just stack` one.
+stack SEEDS="200":
+    RUSTFLAGS="--cfg tokio_unstable" SEEDS={{ trim_start_match(SEEDS, "SEEDS=") }} cargo test --profile simulation -p quiesce-simulation --test whole_stack -- --nocapture
+
+# Whether the simulation would notice bugs: switches them on, one after the other.
+teeth:
+    RUSTFLAGS="--cfg tokio_unstable" cargo test --profile simulation -p quiesce-simulation --features mutants --test teeth -- --nocapture

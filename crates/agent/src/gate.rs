@@ -160,8 +160,8 @@ impl Gate {
             waiting.say(&why);
             tokio::select! {
                 biased;
-                // The link lives as long as the agent.
-                _ = self.standing.changed() => {}
+                // The link lives as long as the agent; should it be gone all the same, there is nobody to ask.
+                Ok(()) = self.standing.changed() => {}
                 () = sleep(SAY_EVERY) => {}
             }
         }

@@ -327,7 +327,8 @@ impl Operation {
         if request.force {
             overrides.push(overriding(OverrideKind::Force, &request.caller, now, None));
         }
-        let epoch = members.iter().chain(&targets).map(|one| one.epoch).fold(epoch, u64::max);
+        // An epoch of its own: by it hooks tell a command of this operation from one of an operation before.
+        let epoch = members.iter().chain(&targets).map(|one| one.epoch).fold(epoch, u64::max) + 1;
         let operation = Self {
             id,
             policy,
@@ -337,7 +338,7 @@ impl Operation {
             attempt: 0,
             tries: 0,
             serial: 0,
-            members: members.into_iter().map(Member::new).collect(),
+            members: members.into_iter().map(|member| Member::new(Registered { epoch, ..member })).collect(),
             starts: targets
                 .into_iter()
                 .map(|target| StartMember::new(target.instance, target.cluster, target.stop_order, false))

@@ -200,6 +200,7 @@ impl Admission {
         let key = application_key(&application.record.name);
         let record = ApplicationRecord {
             active_operation: Some(operation.id().clone()),
+            epoch: operation.epoch(),
             updated: operation.request().time,
             ..application.record.clone()
         };

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quiesce_operation::{Operation, OperationId, StateName};
+use quiesce_operation::{Moment, Operation, OperationId, StateName};
 use quiesce_store::{Batch, Committed, Space, Write};
 use tokio::sync::watch;
 
@@ -114,6 +114,8 @@ pub struct Laws {
 
 struct Inner {
     story: Story,
+    /// The timeline of the scheduler, as far as anybody can know it from outside.
+    now: Box<dyn Fn() -> Moment + Send + Sync>,
     state: Mutex<State>,
     /// Changes with every operation that is stored.
     stored: watch::Sender<u64>,
@@ -129,15 +131,14 @@ pub(crate) struct State {
     pub(crate) events: Vec<(u64, OperationId, StateName)>,
     /// What callers were told is accepted.
     pub(crate) accepted: BTreeSet<String>,
-    /// The timeline of the scheduler may not be compared before that: it was restarted.
-    pub(crate) recovered: bool,
 }
 
 impl Laws {
     /// Nothing has happened yet.
     #[must_use]
-    pub fn new(story: Story) -> Self {
-        Self { inner: Arc::new(Inner { story, state: Mutex::default(), stored: watch::Sender::new(0) }) }
+    pub fn new(story: Story, now: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
+        let now = Box::new(now);
+        Self { inner: Arc::new(Inner { story, now, state: Mutex::default(), stored: watch::Sender::new(0) }) }
     }
 
     /// A process of an application was started, told, or has ended.
@@ -159,7 +160,7 @@ impl Laws {
         for (place, write) in (0..).zip(batch.writes()) {
             match write {
                 Write::Put { key, value } if key.space() == Space::Operations => {
-                    records::stored(&mut state, &self.inner.story, value);
+                    records::stored(&mut state, &self.inner.story, (self.inner.now)(), value);
                 }
                 Write::Append { space: Space::Events, value } => {
                     records::appended(&mut state, &self.inner.story, first + place, value);
@@ -169,11 +170,6 @@ impl Laws {
         }
         drop(state);
         self.inner.stored.send_modify(|version| *version += 1);
-    }
-
-    /// The scheduler begins anew.
-    pub fn scheduler_restarts(&self) {
-        self.state().recovered = true;
     }
 
     /// The run contains this from now on.

@@ -56,6 +56,8 @@ const SETUP_MAX: Duration = Duration::from_secs(120);
 /// How long an operation may take to end or to rest once nothing goes wrong: three attempts of the longest grace period
 /// with everything that can come between them.
 const SETTLE_MAX: Duration = Duration::from_secs(1_800);
+/// How long a watcher may need to notice that its stream is dead, and to catch up.
+const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 /// A state that lasts so long is a rest, not a passage.
 const REST: Duration = Duration::from_secs(3);
 
@@ -120,9 +122,7 @@ async fn live(seed: u64, wanted: bool) -> Outcome {
         }
     }
     if world.laws.violations().is_empty() {
-        // Whoever was cut off learns of the last changes.
-        sleep(Duration::from_secs(90)).await;
-        world.watching.borrow().check(&world.laws);
+        world.watcher_catches_up().await;
     }
     for panic in PANICS.take() {
         world.laws.broken(Law::NobodyFails, format!("a task panicked: {panic}"));
@@ -140,7 +140,9 @@ async fn live(seed: u64, wanted: bool) -> Outcome {
 
 impl World {
     fn new(scenario: Scenario, chance: Chance, story: Story, parties: &mut JoinSet<std::convert::Infallible>) -> Self {
-        let laws = Laws::new(story.clone());
+        let clocks = Arc::new(Clocks::new());
+        let timeline = Arc::clone(&clocks);
+        let laws = Laws::new(story.clone(), move || timeline.timeline());
         for fact in scenario.facts() {
             laws.fact(fact);
         }
@@ -148,7 +150,6 @@ impl World {
         let observer = laws.clone();
         let ledger =
             Ledger::new(chance.split(), Arc::new(move |batch, committed| observer.committed(batch, committed)));
-        let clocks = Arc::new(Clocks::new());
         let (scheduler, blows) = watch::channel((0, Blow::Crash));
         let party = SchedulerParty {
             machine: surroundings(&wire, SCHEDULER, &clocks, &chance),
@@ -225,6 +226,16 @@ impl World {
         let came = timeout(SETUP_MAX, running).await;
         self.story.tell("world", || format!("set up: {}", came.is_ok()));
         sleep(Duration::from_secs(3)).await;
+    }
+
+    /// Whoever was cut off learns of the last changes, and has seen all of them by then.
+    async fn watcher_catches_up(&self) {
+        let mut watching = self.watching.clone();
+        let (laws, wanted) = (&self.laws, |progress: &Progress| progress.has_seen_all(&self.laws));
+        // The sender lives as long as the world; what is missing is said by the check.
+        let _caught_up = timeout(CATCH_UP_MAX, async { watching.wait_for(wanted).await.is_ok() }).await;
+        sleep(Duration::from_secs(1)).await;
+        self.watching.borrow().check(laws);
     }
 
     /// Somebody asks for `kind` while it storms; then it is seen through. False when there is nothing left to ask for.

@@ -107,11 +107,13 @@ impl Shutdown {
         }
     }
 
-    /// H10: the same operation, a later attempt.
+    /// H10: a later attempt of the same operation, or a later operation.
     pub(super) fn yields_to(&self, order: &ShutdownOrder) -> bool {
-        !self.order.operation.is_empty()
-            && self.order.operation == order.operation
-            && order.attempt > self.order.attempt
+        if self.order.operation == order.operation {
+            !self.order.operation.is_empty() && order.attempt > self.order.attempt
+        } else {
+            self.order.epoch != 0 && order.epoch > self.order.epoch
+        }
     }
 
     pub(super) fn is_token(&self, token: &str) -> bool {

@@ -184,28 +184,26 @@ impl Engine {
             Err(error) => error,
         };
         warn!(error = %chain(&error), "the application was not started");
-        match error {
+        let refusal = match error {
             StartError::Spawn { .. } => {
                 let message = chain(&error).to_string();
                 let duration = since(&self.clock, start.accepted_ms);
                 self.fail(StartVerdict { ready: None, exit_code: None, exit_signal: None, duration, message });
+                return;
             }
-            StartError::Unsupported => start.refuse(Refusal::NotImplemented { capability: "CAPABILITY_START" }),
-            StartError::Outdated { epoch, highest } => {
-                start.refuse(Refusal::EpochStale { asked: epoch, in_force: highest });
-            }
-            StartError::NoPermission | StartError::Held(_) => {
-                start.refuse(Refusal::StartNotPermitted { reason: error.to_string() });
-            }
-            StartError::Deleted { message } => start.refuse(Refusal::Deleted { message }),
+            StartError::Unsupported => Refusal::NotImplemented { capability: "CAPABILITY_START" },
+            StartError::Outdated { epoch, highest } => Refusal::EpochStale { asked: epoch, in_force: highest },
+            StartError::NoPermission | StartError::Held(_) => Refusal::StartNotPermitted { reason: error.to_string() },
+            StartError::Deleted { message } => Refusal::Deleted { message },
             StartError::StillRunning { processes, .. } => {
-                let instance = self.options.identity.instance_name();
-                start.refuse(Refusal::StillRunning { instance, processes });
+                Refusal::StillRunning { instance: self.options.identity.instance_name(), processes }
             }
-            StartError::NotDurable(_) | StartError::Ended => {
-                start.refuse(Refusal::NotServing { reason: chain(&error).to_string() });
-            }
-        }
+            StartError::NotDurable(_) | StartError::Ended => Refusal::NotServing { reason: chain(&error).to_string() },
+        };
+        start.refuse(refusal);
+        // Nothing has begun, so there is nothing to join: whoever asks again, under the same epoch too, is answered by how
+        // things stand then.
+        self.start = None;
     }
 
     /// Looks at the application, and says what there is to say.

@@ -147,6 +147,16 @@ impl World {
         Self::new(request(Kind::Delete), policy, &[("a-0", 0)], &[])
     }
 
+    /// A deletion stops what stands by on another cluster as well.
+    pub(super) fn deletion_beside_a_standby(policy: Policy) -> Self {
+        let id = OperationId::parse("op-1").unwrap();
+        let request = request(Kind::Delete);
+        let now = request.time;
+        let members = [registered(&[("a-0", 0)], "a", 7), registered(&[("b-0", 0)], "b", 0)].concat();
+        let (operation, events) = Operation::accept(id, request, policy, members, Vec::new(), 7);
+        Self { operation, now, effects: Vec::new(), events }
+    }
+
     pub(super) fn take(&mut self, step: Step) {
         assert!(step.changed || step.events.is_empty(), "an event without a change would be lost");
         self.effects.extend(step.effects);

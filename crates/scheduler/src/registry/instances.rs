@@ -251,6 +251,16 @@ impl Registry {
         if instance.cluster != application.cluster {
             return refuse(format!("the application belongs on cluster {}", application.cluster), None);
         }
+        // After a migration that was abandoned half-way the application may run where it was to go. Whoever starts it
+        // there writes the application's record as well, so this cannot change behind our back.
+        let everywhere = self.instances(&wanted.application).await?;
+        let elsewhere = everywhere.iter().map(|stored| &stored.record).find(|other| {
+            other.cluster != instance.cluster && other.admission.as_ref().is_some_and(|admission| !admission.ended)
+        });
+        if let Some(other) = elsewhere {
+            let (other, cluster) = (&other.instance, &other.cluster);
+            return refuse(format!("{other} on {cluster} may still run, its end was never verified"), None);
+        }
         // Whoever holds after a deletion begins a new life on purpose only (see the agent's hold file), even if others
         // have made an application of the same name meanwhile.
         if let Some(held_by) = &wanted.held_by {

@@ -123,6 +123,8 @@ fn started(state: &mut State, happening: &Happening) {
     }
     let highest = state.processes.highest.entry(Arc::clone(machine)).or_default();
     *highest = (*epoch).max(*highest);
-    // It runs by permission again.
-    state.processes.excused.remove(instance);
+    if *epoch > here {
+        // It runs by a permission of its own again, and not by one that somebody has let pass.
+        state.processes.excused.remove(instance);
+    }
 }

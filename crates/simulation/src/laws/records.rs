@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quiesce_operation::member::{Member, Run};
-use quiesce_operation::{EventKind, Kind, Operation, OverrideKind, StateName};
+use quiesce_operation::{EventKind, Kind, Moment, Operation, OverrideKind, StateName};
 use quiesce_scheduler::stored as read;
 
 use super::{Law, State};
@@ -13,7 +13,7 @@ use crate::story::Story;
 /// in again (rule A5: 30 s and a fifth).
 const RECONNECT_MAX: Duration = Duration::from_secs(36);
 
-pub(super) fn stored(state: &mut State, story: &Story, value: &[u8]) {
+pub(super) fn stored(state: &mut State, story: &Story, now: Moment, value: &[u8]) {
     let after = match read::operation(value) {
         Ok(operation) => operation,
         Err(error) => {
@@ -44,7 +44,7 @@ pub(super) fn stored(state: &mut State, story: &Story, value: &[u8]) {
         if before.is_done() && before != &after {
             state.broken(Law::FinalStays, format!("{} changed behind its end", after.id()));
         }
-        budgets(state, before, &after);
+        budgets(state, now, before, &after);
     }
     state.operations.insert(after.id().clone(), after);
 }
@@ -84,8 +84,8 @@ fn entered(state: &mut State, operation: &Operation) {
 }
 
 /// Nobody's time begins anew.
-fn budgets(state: &mut State, before: &Operation, after: &Operation) {
-    let floor = after.updated() + after.policy().accept_timeout.max(RECONNECT_MAX);
+fn budgets(state: &mut State, now: Moment, before: &Operation, after: &Operation) {
+    let floor = now + after.policy().accept_timeout.max(RECONNECT_MAX);
     let members = |operation: &Operation| -> Vec<Member> {
         operation.members().iter().chain(operation.undo()).cloned().collect()
     };

@@ -2,7 +2,8 @@
 
 use quiesce_agent::args::Settings;
 use quiesce_agent::life::Reach;
-use quiesce_runtime::tasks::{Task, Tasks};
+use quiesce_runtime::tasks::Tasks;
+use tokio::task::JoinHandle;
 
 use super::Machine;
 
@@ -12,7 +13,7 @@ pub struct Agent {
     machine: Machine,
     number: u64,
     tasks: Tasks,
-    life: Option<Task<u8>>,
+    life: JoinHandle<u8>,
 }
 
 impl Agent {
@@ -22,22 +23,22 @@ impl Agent {
         let (tasks, home) = (Tasks::new(), machine.clone());
         let work = tasks.clone();
         // Not one of its own tasks, whose end it waits for.
-        let life = Tasks::new().spawn("agent", async move {
+        let life = tokio::spawn(async move {
             let code = quiesce_agent::live(settings, reach, &host, &work).await;
             home.end_agent(number);
             code
         });
-        Self { machine: machine.clone(), number, tasks, life: Some(life) }
+        Self { machine: machine.clone(), number, tasks, life }
     }
 
     /// Waits until it has ended: with its exit code, or `None` if it was killed, also by a fate of its disk.
     pub async fn ended(mut self) -> Option<u8> {
         let mut living = self.machine.living_agent();
         let number = self.number;
-        let life = self.life.take()?;
         tokio::select! {
             biased; // one that has ended does not live either
-            code = life.join() => code,
+            // It panics where a process would abort.
+            code = &mut self.life => code.ok(),
             // The sender lives as long as the machine.
             _ = living.wait_for(|living| *living != Some(number)) => None,
         }
@@ -55,9 +56,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.machine.end_agent(self.number);
-        if let Some(life) = &self.life {
-            life.abort();
-        }
+        self.life.abort();
         self.tasks.abort();
     }
 }

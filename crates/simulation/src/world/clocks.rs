@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use quiesce_operation::Moment;
 use quiesce_runtime::clock::Source;
 use quiesce_runtime::machine::Entropy;
 use tokio::time::Instant;
@@ -25,6 +26,11 @@ pub(super) struct Clocks {
 impl Clocks {
     pub(super) fn new() -> Self {
         Self { begin: Instant::now(), suspended_ms: AtomicU64::new(0), wall_offset_ms: AtomicI64::new(0) }
+    }
+
+    /// What the scheduler's timeline shows: it began as wall time, and has followed the boot clock since.
+    pub(super) fn timeline(&self) -> Moment {
+        Moment::from_millis(BEGIN_MS + self.boottime_ms())
     }
 
     /// Somebody sets the wall clock.

@@ -183,6 +183,8 @@ impl World {
                     }
                     self.laws.fact(Fact::Person);
                     match self.chance.within(0..=5) {
+                        // What does not help once will not help for ever.
+                        _ if turn >= 4 => self.retry(name, true).await,
                         0 => self.cancel(name).await,
                         1 | 2 => self.retry(name, false).await,
                         _ => self.retry(name, true).await,

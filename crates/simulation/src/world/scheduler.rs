@@ -65,7 +65,6 @@ impl SchedulerParty {
             self.live().await;
             let pause = self.chance.millis(50..=8_000);
             sleep(pause).await;
-            self.laws.scheduler_restarts();
         }
     }
 

@@ -90,6 +90,10 @@ impl Watcher {
 }
 
 impl Progress {
+    pub(super) fn has_seen_all(&self, laws: &Laws) -> bool {
+        self.from.is_none_or(|from| self.seen.len() >= laws.changes_after(from).len())
+    }
+
     /// Holds what was seen against what happened.
     pub(super) fn check(&self, laws: &Laws) {
         let Some(from) = self.from else { return };

@@ -15,14 +15,14 @@ fn a_migration_stops_verifies_starts_and_concludes() {
     assert_eq!(world.state(), StateName::Stopping, "the end is looked at once more");
     world.answer_probes();
     assert_eq!(world.state(), StateName::Starting);
-    assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 8, rollback: false }]);
+    assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 9, rollback: false }]);
     world.starts("b-0", true);
     assert_eq!(world.state(), StateName::Finalizing);
     world.conclude_all();
     assert_eq!(world.states(), ["PREPARING", "STOPPING", "STOPPED", "STARTING", "FINALIZING", "SUCCEEDED"]);
     let cluster = ClusterId::parse("b").unwrap();
     assert_eq!(world.operation.closing(), Some(Closing::Moved { cluster, forget_source: false }));
-    assert_eq!(world.operation.epoch(), 8);
+    assert_eq!(world.operation.epoch(), 9);
 }
 
 #[test]

@@ -39,8 +39,6 @@ use crate::store_watch;
 use crate::upkeep::Handout;
 pub use running::{GrpcService, Running};
 
-/// Longest message, both ways; of the contract.
-pub(crate) const MESSAGE_MAX: usize = 1 << 20;
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
 /// How often an idle client is asked whether it lives, and how long it may take to answer.

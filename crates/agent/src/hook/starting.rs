@@ -53,10 +53,6 @@ impl Start {
         matches!(self.stage, Stage::Spawning)
     }
 
-    fn was_refused(&self) -> bool {
-        matches!(*self.reports.borrow(), StartProgress::Refused(_))
-    }
-
     pub(super) fn holds_on_failure(&self) -> bool {
         self.command.hold_on_failure
     }
@@ -157,8 +153,7 @@ impl Engine {
         epoch: u64,
         status: &AppStatus,
     ) -> Option<watch::Receiver<StartProgress>> {
-        // One that was refused has done nothing, and what was in its way may be gone by now.
-        if let Some(start) = self.start.as_ref().filter(|start| start.epoch == epoch && !start.was_refused()) {
+        if let Some(start) = self.start.as_ref().filter(|start| start.epoch == epoch) {
             return Some(start.reports.subscribe());
         }
         if epoch != status.epoch || ended(status) {

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics shows the line, in its own functions as well")]
 
 mod census;
+mod chaos;
 mod external;
 mod instances;
 mod kills;
@@ -18,3 +19,4 @@ mod redis;
 mod resuming;
 mod stack;
 mod targets;
+mod writer;

@@ -36,23 +36,25 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) async fn start() -> Self {
-        let mut stack = Self { scheduler: None, port: FreePort::claim(), directory: short_temp_dir() };
+        let mut stack = Self::prepare();
         stack.start_scheduler().await;
         stack
     }
 
+    /// A stack whose scheduler is started by somebody else.
+    pub(crate) fn prepare() -> Self {
+        Self { scheduler: None, port: FreePort::claim(), directory: short_temp_dir() }
+    }
+
     /// Starts the scheduler, again after a crash: same data, same port.
     pub(crate) async fn start_scheduler(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
-        command
-            .args(["scheduler", "--admin-listen", "off", "--listen"])
-            .arg(format!("127.0.0.1:{}", self.port.number()))
-            .arg("--data-dir")
-            .arg(self.path("scheduler"))
-            .current_dir(self.directory.path());
-        let scheduler = Actor::start("scheduler", command);
+        let scheduler = self.scheduler_program().start();
         scheduler.wait_for_line("operations resumed", SOON).await;
         self.scheduler = Some(scheduler);
+    }
+
+    pub(crate) fn scheduler_program(&self) -> Scheduler {
+        Scheduler { port: self.port.number(), directory: self.directory.path().to_owned() }
     }
 
     pub(crate) fn scheduler(&mut self) -> &mut Actor {
@@ -124,13 +126,20 @@ impl Stack {
         command
     }
 
-    pub(crate) async fn client(&self) -> SchedulerClient<Channel> {
-        SchedulerClient::connect(self.url()).await.expect("the scheduler answers")
+    async fn try_client(&self) -> Result<SchedulerClient<Channel>, String> {
+        SchedulerClient::connect(self.url()).await.map_err(|error| format!("no scheduler: {error}"))
     }
 
     pub(crate) async fn operation(&self, name: &str) -> Operation {
-        let answer = self.client().await.get_operation(GetOperationRequest { name: name.to_owned() }).await;
-        answer.expect("the operation is there").into_inner().operation.expect("it is in the answer")
+        self.try_operation(name).await.unwrap_or_else(|error| panic!("cannot look at {name}: {error}"))
+    }
+
+    /// The same where the scheduler may be away.
+    pub(crate) async fn try_operation(&self, name: &str) -> Result<Operation, String> {
+        let mut client = self.try_client().await?;
+        let answer = client.get_operation(GetOperationRequest { name: name.to_owned() }).await;
+        let answer = answer.map_err(|status| status.to_string())?.into_inner();
+        Ok(answer.operation.expect("it is in the answer"))
     }
 
     /// Waits until the operation is in this state. Another state in which it would rest ends the wait.
@@ -145,14 +154,24 @@ impl Stack {
         last
     }
 
+    /// The instance as the scheduler knows it, which may be away.
+    pub(crate) async fn try_instance(&self, name: &str) -> Result<Instance, String> {
+        let name = format!("applications/db/instances/{name}");
+        let mut client = self.try_client().await?;
+        let answer = client.get_instance(GetInstanceRequest { name }).await;
+        let answer = answer.map_err(|status| status.to_string())?.into_inner();
+        Ok(answer.instance.expect("it is in the answer"))
+    }
+
     /// Waits until the instance is known to the scheduler in this state.
     pub(crate) async fn instance_is(&self, name: &str, state: instance::State) -> Instance {
-        let what = format!("instance {name} to be {state:?}");
-        let full = format!("applications/db/instances/{name}");
-        eventually(what, SOON, || async {
-            let mut client = self.client().await;
-            let answer = client.get_instance(GetInstanceRequest { name: full.clone() }).await;
-            let now = answer.map_err(|status| status.to_string())?.into_inner().instance.expect("it is in the answer");
+        self.instance_becomes(name, state, SOON).await
+    }
+
+    /// The same for what may take a while.
+    pub(crate) async fn instance_becomes(&self, name: &str, state: instance::State, limit: Duration) -> Instance {
+        eventually(format!("instance {name} to be {state:?}"), limit, || async {
+            let now = self.try_instance(name).await?;
             if now.state() == state { Ok(now) } else { Err(format!("{:?}", now.state())) }
         })
         .await
@@ -167,6 +186,26 @@ impl Drop for Stack {
         for pid in census::pids_below(self.directory.path()) {
             census::kill_9(pid);
         }
+    }
+}
+
+/// How a scheduler is started; the same value starts it again.
+#[derive(Debug, Clone)]
+pub(crate) struct Scheduler {
+    port: u16,
+    directory: PathBuf,
+}
+
+impl Scheduler {
+    pub(crate) fn start(&self) -> Actor {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        command
+            .args(["scheduler", "--admin-listen", "off", "--listen"])
+            .arg(format!("127.0.0.1:{}", self.port))
+            .arg("--data-dir")
+            .arg(self.directory.join("scheduler"))
+            .current_dir(&self.directory);
+        Actor::start("scheduler", command)
     }
 }
 

@@ -25,6 +25,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Establishing the connection, as part of that.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
+/// A call that has no answer after this time asks whether anybody is there, and waits as long again; then the connection
+/// is given up and the next call makes a new one. Both together are less than [`CALL_LIMIT`]: otherwise every call would
+/// end before the connection does, and one that a firewall on the way has forgotten would be used for ever.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
+
 /// The first repetition comes quickly, since a scheduler that restarts is back within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -184,7 +189,12 @@ impl Gateway {
         }
         let host = uri.host().ok_or_else(|| wrong("has no host"))?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        let channel = endpoint.connect_timeout(CONNECT_LIMIT).timeout(CALL_LIMIT).connect_lazy();
+        let channel = endpoint
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(CALL_LIMIT)
+            .http2_keep_alive_interval(SIGN_OF_LIFE)
+            .keep_alive_timeout(SIGN_OF_LIFE)
+            .connect_lazy();
         Ok(Self { channel, authority })
     }
 

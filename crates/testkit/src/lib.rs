@@ -1,4 +1,4 @@
-//! What tests share: bounded waits, scripted hooks, a proxy that misbehaves on demand, processes, ports, directories.
+//! What tests share: bounded waits, scripted hooks, networks that misbehave on demand, processes, ports, directories.
 //!
 //! Only ever a dev-dependency. Everything here panics rather than return errors, so that a test shows the line that
 //! failed, and cleans up after itself when dropped, panic or not. Nothing sleeps to let time pass: a test waits for a
@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod hook;
+pub mod namespace;
 pub mod port;
 pub mod process;
 pub mod proxy;

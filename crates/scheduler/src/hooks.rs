@@ -28,6 +28,7 @@ use crate::records::{Connect, InstanceRecord};
 use crate::secrets::{HookToken, Secrets};
 use call::{Client, lost, protocol_error};
 pub use connection::Socket;
+pub(crate) use connection::limit_silence;
 use connection::{Connection, dial, reverse};
 pub use presence::{HookInfo, HookState, Presence};
 

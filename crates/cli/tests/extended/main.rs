@@ -14,6 +14,7 @@ mod instances;
 mod kills;
 mod mariadb;
 mod misbehaving;
+mod partitions;
 mod program;
 mod redis;
 mod resuming;

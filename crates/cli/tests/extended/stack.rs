@@ -2,13 +2,16 @@
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use quiesce_protocol::v1::operation::State;
 use quiesce_protocol::v1::scheduler_client::SchedulerClient;
 use quiesce_protocol::v1::{GetInstanceRequest, GetOperationRequest, Instance, Operation, instance};
 use quiesce_testkit::directory::short_temp_dir;
 use quiesce_testkit::eventually;
+use quiesce_testkit::namespace::{Cable, End, Namespace};
 use quiesce_testkit::port::FreePort;
 use quiesce_testkit::process::{Process, spawn};
 use quiesce_testkit::proxy::TcpProxy;
@@ -16,7 +19,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::timeout;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 use crate::census;
 
@@ -31,6 +35,8 @@ const TAIL: usize = 60;
 pub(crate) struct Stack {
     scheduler: Option<Actor>,
     port: FreePort,
+    /// Where the scheduler and its clients are, if not in the network of the machine.
+    namespace: Option<Arc<Namespace>>,
     directory: TempDir,
 }
 
@@ -43,7 +49,15 @@ impl Stack {
 
     /// A stack whose scheduler is started by somebody else.
     pub(crate) fn prepare() -> Self {
-        Self { scheduler: None, port: FreePort::claim(), directory: short_temp_dir() }
+        Self { scheduler: None, port: FreePort::claim(), namespace: None, directory: short_temp_dir() }
+    }
+
+    /// The same in a network of its own, where its scheduler can be reached at every address.
+    pub(crate) async fn start_within(namespace: &Arc<Namespace>) -> Self {
+        let mut stack = Self::prepare();
+        stack.namespace = Some(Arc::clone(namespace));
+        stack.start_scheduler().await;
+        stack
     }
 
     /// Starts the scheduler, again after a crash: same data, same port.
@@ -54,11 +68,16 @@ impl Stack {
     }
 
     pub(crate) fn scheduler_program(&self) -> Scheduler {
-        Scheduler { port: self.port.number(), directory: self.directory.path().to_owned() }
+        let (namespace, directory) = (self.namespace.clone(), self.directory.path().to_owned());
+        Scheduler { port: self.port.number(), namespace, directory }
     }
 
     pub(crate) fn scheduler(&mut self) -> &mut Actor {
         self.scheduler.as_mut().expect("the scheduler was started")
+    }
+
+    pub(crate) fn scheduler_pid(&self) -> u32 {
+        self.scheduler.as_ref().expect("the scheduler was started").pid()
     }
 
     pub(crate) async fn crash_scheduler(&mut self) {
@@ -82,6 +101,7 @@ impl Stack {
     pub(crate) fn agent(&self, cluster: &str, instance: &str) -> Agent {
         Agent {
             scheduler: self.url(),
+            namespace: None,
             directory: self.directory.path().to_owned(),
             cluster: cluster.to_owned(),
             instance: instance.to_owned(),
@@ -121,13 +141,25 @@ impl Stack {
     }
 
     fn client_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        let mut command = quiesce(self.namespace.as_deref());
         command.args(args).env("QUIESCE_SCHEDULER", self.url()).current_dir(self.directory.path());
         command
     }
 
     async fn try_client(&self) -> Result<SchedulerClient<Channel>, String> {
-        SchedulerClient::connect(self.url()).await.map_err(|error| format!("no scheduler: {error}"))
+        let endpoint = Endpoint::from_shared(self.url()).expect("it is a URL");
+        let channel = match self.namespace.clone() {
+            None => endpoint.connect().await,
+            Some(namespace) => {
+                let to = ([127, 0, 0, 1], self.port.number()).into();
+                let connect = move |_uri| {
+                    let namespace = Arc::clone(&namespace);
+                    async move { namespace.connect(to).await.map(TokioIo::new) }
+                };
+                endpoint.connect_with_connector(service_fn(connect)).await
+            }
+        };
+        channel.map(SchedulerClient::new).map_err(|error| format!("no scheduler: {error}"))
     }
 
     pub(crate) async fn operation(&self, name: &str) -> Operation {
@@ -193,15 +225,22 @@ impl Drop for Stack {
 #[derive(Debug, Clone)]
 pub(crate) struct Scheduler {
     port: u16,
+    namespace: Option<Arc<Namespace>>,
     directory: PathBuf,
 }
 
 impl Scheduler {
     pub(crate) fn start(&self) -> Actor {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        let mut command = quiesce(self.namespace.as_deref());
+        // Where nobody else is, every address is as safe as the loopback; it has to be told so.
+        let (host, insecure) = match self.namespace {
+            None => ("127.0.0.1", None),
+            Some(_) => ("0.0.0.0", Some("--insecure")),
+        };
         command
             .args(["scheduler", "--admin-listen", "off", "--listen"])
-            .arg(format!("127.0.0.1:{}", self.port))
+            .arg(format!("{host}:{}", self.port))
+            .args(insecure)
             .arg("--data-dir")
             .arg(self.directory.join("scheduler"))
             .current_dir(&self.directory);
@@ -213,6 +252,7 @@ impl Scheduler {
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
     scheduler: String,
+    namespace: Option<Arc<Namespace>>,
     directory: PathBuf,
     cluster: String,
     pub(crate) instance: String,
@@ -235,13 +275,20 @@ impl Agent {
         self
     }
 
+    /// Runs it at the far end of this cable, whose near end is the scheduler's.
+    pub(crate) fn behind(mut self, stack: &Stack, cable: &Cable, namespace: &Arc<Namespace>) -> Self {
+        self.scheduler = format!("http://{}:{}", cable.address(End::Near), stack.port.number());
+        self.namespace = Some(Arc::clone(namespace));
+        self
+    }
+
     pub(crate) fn running(mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.command = command.into_iter().map(Into::into).collect();
         self
     }
 
     pub(crate) fn start(&self) -> Actor {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        let mut command = quiesce(self.namespace.as_deref());
         command
             .args(["agent", "--application", "db", "--cluster", &self.cluster, "--instance", &self.instance])
             .args(["--scheduler", &self.scheduler, "--log-format", "text", "--state-dir"])
@@ -256,6 +303,15 @@ impl Agent {
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.directory.join("state").join(&self.instance)
     }
+}
+
+/// The binary, where it is to run.
+fn quiesce(namespace: Option<&Namespace>) -> Command {
+    let program = env!("CARGO_BIN_EXE_quiesce").to_owned();
+    let mut words: Vec<_> = namespace.into_iter().flat_map(Namespace::entrance).chain([program]).collect();
+    let mut command = Command::new(words.remove(0));
+    command.args(words);
+    command
 }
 
 /// A process whose last words are shown when the test fails.

@@ -19,7 +19,8 @@ use tower::service_fn;
 /// Longest wait for a connection to be made; the shortest accept timeout anybody sets is of this order.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up. Without it a call over a dead
-/// route waits for a quarter of an hour of retransmissions. There are no HTTP/2 pings: servers punish clients for them.
+/// route waits for a quarter of an hour of retransmissions, and a connection whose agent is gone stays as long. There are
+/// no HTTP/2 pings: servers punish clients for them.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most bytes of headers taken from a hook: twice what a status with details needs.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
@@ -92,8 +93,8 @@ async fn connect(address: &str) -> io::Result<Box<dyn Socket>> {
     Ok(Box::new(stream))
 }
 
-/// Sets [`TCP_USER_TIMEOUT`] on a socket.
-fn limit_silence(stream: &TcpStream) -> io::Result<()> {
+/// Sets [`TCP_USER_TIMEOUT`] on a socket, whoever has dialled.
+pub(crate) fn limit_silence(stream: &TcpStream) -> io::Result<()> {
     let millis = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?;
     Ok(())

@@ -17,6 +17,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
 
 use crate::attach::Attachments;
+use crate::hooks::limit_silence;
 
 /// Most connections at the same time, agents included. Each may cost some tens of KiB.
 const CONNECTIONS_MAX: usize = 4096;
@@ -68,7 +69,7 @@ impl Accepting {
                 warn!(%peer, limit = CONNECTIONS_MAX, "too many connections, one was closed");
                 continue;
             };
-            if let Err(error) = stream.set_nodelay(true) {
+            if let Err(error) = stream.set_nodelay(true).and_then(|()| limit_silence(&stream)) {
                 debug!(%peer, %error, "a connection broke before its first byte");
                 continue;
             }

@@ -23,6 +23,9 @@ const CLOCK_READING: Duration = Duration::from_millis(100);
 /// and that shows beyond doubt.
 const WOULD_SHOW: Duration = Duration::from_millis(500);
 
+/// A hook is asked for a report three times in `heartbeat_timeout`, which is 15 s: after such a silence one is missing.
+const MISSED: Duration = Duration::from_secs(7);
+
 /// An application that, once told, stays until the test lets it go; in the middle of its shutdown.
 struct MidShutdown {
     stack: Stack,
@@ -79,14 +82,15 @@ impl MidShutdown {
 
     /// That the operation goes on, hears the hook after that time, and has not granted the grace again.
     async fn same_deadline(&self, after: SystemTime) {
-        let deadline = eventually("the operation to go on", AWAY, || async {
-            let now = self.stack.operation(&self.operation).await;
-            let instance = now.instances[0].clone();
-            let heard = instance.heartbeat_time.is_some_and(|heard| wall(heard) > after);
-            let deadline = instance.deadline_time.filter(|_| heard && now.state() == State::Stopping);
-            deadline.ok_or_else(|| format!("{now:?}"))
-        });
-        let (deadline, before) = (wall(deadline.await), wall(self.deadline));
+        eventually("the hook to be heard again", AWAY, || async {
+            let seen = self.stack.try_instance("a-0").await?.last_seen_time.map(wall);
+            if seen.is_some_and(|seen| seen > after) { Ok(()) } else { Err(format!("seen {seen:?}")) }
+        })
+        .await;
+        let operation = self.stack.operation(&self.operation).await;
+        assert_eq!(operation.state(), State::Stopping, "{operation:#?}");
+        let deadline = wall(operation.instances[0].deadline_time.expect("it is being stopped"));
+        let before = wall(self.deadline);
         let moved = deadline.duration_since(before).unwrap_or_else(|earlier| earlier.duration());
         assert!(moved <= CLOCK_READING, "the deadline moved by {moved:?}, from {before:?} to {deadline:?}");
     }
@@ -210,9 +214,14 @@ async fn the_network_between_them_fails(mode: Mode) {
     proxy.set_mode(mode);
     touch(&release);
     program.reaches("end", 1).await;
-    // It has ended, its agent knows, and the scheduler, who looks for it, hears nothing of it.
+    // It has ended, its agent knows, and the scheduler misses a report.
     source.wait_for_line("shutdown over", SOON).await;
-    stack.instance_becomes("a-0", instance::State::Unreachable, AWAY).await;
+    eventually("a report to be missed", SOON, || async {
+        let seen = stack.try_instance("a-0").await?.last_seen_time.map(wall).ok_or("it was never seen")?;
+        let silence = wall_now().duration_since(seen).unwrap_or_default();
+        if silence > MISSED { Ok(()) } else { Err(format!("silent for {silence:?}")) }
+    })
+    .await;
     assert_eq!(stack.operation(&name).await.state(), State::Stopping);
     assert_eq!(program.of("start").len(), 1, "started elsewhere without proof");
     proxy.set_mode(Mode::Pass);

@@ -20,4 +20,5 @@ mod redis;
 mod resuming;
 mod stack;
 mod targets;
+mod unfenced;
 mod writer;

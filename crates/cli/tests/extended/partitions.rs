@@ -55,6 +55,7 @@ impl World {
     }
 
     /// Without network namespaces nothing can be shown here.
+    #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
     async fn start_or_say_why() -> Option<Self> {
         Self::start().await.inspect_err(|why| println!("skipped, no network namespaces here: {why}")).ok()
     }
@@ -84,20 +85,10 @@ impl World {
         .await;
     }
 
-    /// It has ended, and nobody can say so.
-    async fn it_waits(&self, name: &str) {
-        assert_eq!(self.stack.operation(name).await.state(), State::Stopping);
-        assert_eq!(self.program.of("start").len(), 1, "started elsewhere without proof");
-    }
-
     /// The operation goes on as if nothing had been.
     async fn it_goes_on(&self, name: &str) {
         let operation = self.stack.reaches(name, State::Succeeded, AGAIN).await;
         assert_eq!(operation.instances[0].attempt, 1, "{operation:#?}");
-        self.told_once().await;
-    }
-
-    async fn told_once(&self) {
         self.stack.instance_becomes("a-0", instance::State::Held, AGAIN).await;
         self.stack.instance_is("b-0", instance::State::Ready).await;
         self.program.told(1);
@@ -117,41 +108,63 @@ fn connections(pid: u32, peer: Ipv4Addr) -> usize {
     sockets.lines().filter(is_open).count()
 }
 
-#[tokio::test]
-async fn a_cable_that_is_out() {
+/// What the cable between scheduler and source does.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    IsOut,
+    Loses(End),
+}
+
+impl World {
+    async fn strike(&self, trouble: Trouble) {
+        match trouble {
+            Trouble::IsOut => self.cable.unplug().await,
+            Trouble::Loses(end) => self.cable.lose_what_goes_to(end).await,
+        }
+    }
+
+    async fn mend(&self, trouble: Trouble) {
+        match trouble {
+            Trouble::IsOut => self.cable.plug().await,
+            Trouble::Loses(end) => self.cable.deliver_to(end).await,
+        }
+    }
+}
+
+/// The application ends, and its agent cannot say so until the cable is mended.
+async fn the_end_is_told_later(trouble: Trouble) {
     let Some(world) = World::start_or_say_why().await else { return };
     let name = world.begin_to_stop().await;
-    world.cable.unplug().await;
+    world.strike(trouble).await;
     world.let_go().await;
     world.the_scheduler_notices().await;
     world.the_agent_notices().await;
-    world.it_waits(&name).await;
-    world.cable.plug().await;
+    assert_eq!(world.stack.operation(&name).await.state(), State::Stopping);
+    assert_eq!(world.program.of("start").len(), 1, "started elsewhere without proof");
+    world.mend(trouble).await;
     world.it_goes_on(&name).await;
 }
 
 #[tokio::test]
+async fn a_cable_that_is_out() {
+    the_end_is_told_later(Trouble::IsOut).await;
+}
+
+#[tokio::test]
 async fn a_cable_that_loses_what_the_agent_says() {
-    let Some(world) = World::start_or_say_why().await else { return };
-    let name = world.begin_to_stop().await;
-    world.cable.lose_what_goes_to(End::Near).await;
-    world.let_go().await;
-    world.the_scheduler_notices().await;
-    world.the_agent_notices().await;
-    world.it_waits(&name).await;
-    world.cable.deliver_to(End::Near).await;
-    world.it_goes_on(&name).await;
+    the_end_is_told_later(Trouble::Loses(End::Near)).await;
 }
 
 #[tokio::test]
 async fn a_cable_that_loses_what_the_scheduler_says() {
     let Some(world) = World::start_or_say_why().await else { return };
+    let trouble = Trouble::Loses(End::Far);
     let name = world.begin_to_stop().await;
-    world.cable.lose_what_goes_to(End::Far).await;
+    world.strike(trouble).await;
     // The proof arrives, and that is what counts; that the answer does not is noticed as well.
     world.let_go().await;
     world.stack.reaches(&name, State::Succeeded, NOTICED).await;
     world.the_agent_notices().await;
-    world.cable.deliver_to(End::Far).await;
+    world.mend(trouble).await;
     world.it_goes_on(&name).await;
 }

@@ -1,5 +1,6 @@
 //! Redis from Debian's package, unmodified: nothing acknowledged is lost, and there never are two of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use quiesce_protocol::v1::instance;
@@ -9,23 +10,18 @@ use crate::census::{Census, running};
 use crate::stack::{Agent, SOON, Stack};
 use crate::writer::{Client, Writer, server_is_ready};
 
+/// The command line of a Redis that speaks to a service manager, with more flags.
+pub(crate) fn redis(port: u16, data: &Path, more: &[&str]) -> Vec<String> {
+    let (port, data) = (port.to_string(), data.display().to_string());
+    let fixed = ["redis-server", "--port", &port, "--bind", "127.0.0.1", "--dir", &data, "--supervised", "systemd"];
+    fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
+}
+
 fn agent(stack: &Stack, cluster: &str, port: &FreePort) -> Agent {
     let data = stack.path("data");
     std::fs::create_dir_all(&data).unwrap();
-    let port = port.number().to_string();
-    stack.agent(cluster, &format!("{cluster}-0")).running([
-        "redis-server",
-        "--port",
-        &port,
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        data.to_str().unwrap(),
-        "--save",
-        "3600 1",
-        "--supervised",
-        "systemd",
-    ])
+    let command = redis(port.number(), &data, &["--save", "3600 1"]);
+    stack.agent(cluster, &format!("{cluster}-0")).running(command)
 }
 
 #[tokio::test]

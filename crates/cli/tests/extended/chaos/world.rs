@@ -20,6 +20,7 @@ use super::tally::Tally;
 use super::unit::Unit;
 use crate::census::{Census, kill_9, running};
 use crate::program::Program;
+use crate::redis::redis;
 use crate::stack::{SOON, Stack};
 use crate::writer::{Client, Writer, server_is_ready};
 
@@ -30,6 +31,9 @@ const NAMES: [&str; 2] = ["a", "b"];
 const APPLICATION: &str = "kind: Application\nname: db\ncluster: a\nplacement: {agents: {}}\n\
     policy: {gracePeriod: 8s, heartbeatTimeout: 2s, acceptTimeout: 2s, startTimeout: 10s,\
     retry: {maxAttempts: 3, initialBackoff: 0.2s}}\n";
+
+/// What Redis has acknowledged is on disk, whoever is killed next; and it writes down what it is told.
+const DURABLE: [&str; 8] = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "redis.log"];
 
 /// Pause of the client after each write: some hundred a second, so that a long run ends with a data set that still
 /// loads in a moment.
@@ -105,7 +109,7 @@ impl World {
         let agents = [0, 1].map(|cluster| {
             let agent = stack.agent(NAMES[cluster], &format!("{}-0", NAMES[cluster])).through(&proxies[cluster]);
             let agent = if cluster == 0 { agent } else { agent.standby() };
-            let agent = agent.running(program.locked(&redis(&stack, numbers[cluster])));
+            let agent = agent.running(program.locked(&redis(numbers[cluster], &stack.path("data"), &DURABLE)));
             Unit::run(move || agent.start())
         });
         server_is_ready(numbers[0]).await;
@@ -215,7 +219,8 @@ impl World {
                 self.story.tell(began, format_args!("the network of {} passes again", NAMES[cluster]));
                 continue;
             };
-            let state = self.glance(&name.borrow().clone()).await;
+            let known = name.borrow().clone();
+            let state = self.glance(&known).await;
             self.story.tell(began, format_args!("{fault} ({}, {state})", NAMES[cluster]));
             self.struck_in.borrow_mut().push(state);
             match fault {
@@ -343,32 +348,6 @@ impl World {
         assert_eq!(counted.double, Vec::<String>::new(), "two servers were alive");
         self.tally
     }
-}
-
-fn redis(stack: &Stack, port: u16) -> [String; 17] {
-    let data = stack.path("data").display().to_string();
-    let port = port.to_string();
-    [
-        "redis-server",
-        "--port",
-        &port,
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        &data,
-        "--logfile",
-        "redis.log",
-        "--supervised",
-        "systemd",
-        // An acknowledged write is on disk, whoever is killed next.
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "always",
-        "--save",
-        "",
-    ]
-    .map(str::to_owned)
 }
 
 /// Whether something that was struck can lead to a failure of this kind.

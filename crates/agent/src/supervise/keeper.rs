@@ -153,7 +153,7 @@ impl Keeper {
     fn resume(&mut self) {
         let Some(run) = &mut self.run else { return };
         if run.record.ready.is_none() {
-            run.readiness = Box::pin(self.config.ready.clone().prove(Vec::new()));
+            run.readiness = Box::pin(self.config.ready.clone().prove(helper_variables(&run.record)));
         }
         self.resume_stop();
     }

@@ -43,11 +43,19 @@ pub(crate) enum Fault {
     Network { side: Side, mode: Mode, lasts: Duration },
 }
 
+/// When something goes wrong. On a busy machine it takes longer to ask than to move, so most is counted from the yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Moment {
+    /// So long after the migration was asked for, for the first time.
+    Asked(Duration),
+    /// So long after it was accepted.
+    Accepted(Duration),
+}
+
 /// A fault and its moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Strike {
-    /// Counted from the moment in which the migration is asked for.
-    pub(crate) at: Duration,
+    pub(crate) at: Moment,
     pub(crate) fault: Fault,
 }
 
@@ -58,8 +66,11 @@ pub(crate) fn strikes(seed: u64, number: u64) -> Vec<Strike> {
     for _ in 0..chance.below(STRIKES_MAX + 1) {
         let at = match strikes.last() {
             Some(other) if chance.below(4) == 0 => other.at,
-            _ if chance.below(4) == 0 => chance.up_to(LATE),
-            _ => chance.up_to(EARLY),
+            _ => match chance.below(6) {
+                0 => Moment::Asked(chance.up_to(EARLY)),
+                1 => Moment::Accepted(chance.up_to(LATE)),
+                _ => Moment::Accepted(chance.up_to(EARLY)),
+            },
         };
         strikes.push(Strike { at, fault: fault(&mut chance) });
     }

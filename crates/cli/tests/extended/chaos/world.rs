@@ -13,9 +13,10 @@ use quiesce_protocol::v1::{Operation, instance};
 use quiesce_testkit::eventually;
 use quiesce_testkit::port::FreePort;
 use quiesce_testkit::proxy::{Mode, TcpProxy};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::plan::{Fault, Side, Strike};
+use super::plan::{Fault, Moment, Side, Strike};
 use super::tally::Tally;
 use super::unit::Unit;
 use crate::census::{Census, kill_9, running};
@@ -32,8 +33,21 @@ const APPLICATION: &str = "kind: Application\nname: db\ncluster: a\nplacement: {
     policy: {gracePeriod: 8s, heartbeatTimeout: 2s, acceptTimeout: 2s, startTimeout: 10s,\
     retry: {maxAttempts: 3, initialBackoff: 0.2s}}\n";
 
-/// What Redis has acknowledged is on disk, whoever is killed next; and it writes down what it is told.
-const DURABLE: [&str; 8] = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "redis.log"];
+/// What Redis has acknowledged is on disk, whoever is killed next; and it writes down what it is told. It keeps its
+/// environment, which it overwrites otherwise: an agent that is killed after it has started its application and before it
+/// has written down whom, finds it again by the mark in there alone, and would start a second one.
+const DURABLE: [&str; 10] = [
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "always",
+    "--save",
+    "",
+    "--logfile",
+    "redis.log",
+    "--set-proc-title",
+    "no",
+];
 
 /// Pause of the client after each write: some hundred a second, so that a long run ends with a data set that still
 /// loads in a moment.
@@ -69,6 +83,12 @@ pub(crate) struct World {
     story: Story,
     struck_in: RefCell<Vec<String>>,
     tally: Tally,
+}
+
+/// A migration that was said yes to.
+struct Accepted {
+    name: String,
+    at: Instant,
 }
 
 /// What happened in the present migration, shown when the test fails.
@@ -141,9 +161,8 @@ impl World {
         self.story.0.borrow_mut().clear();
         let began = Instant::now();
         self.story.tell(began, format_args!("migration {label}, from {}", NAMES[self.home]));
-        let name = RefCell::new(String::new());
-        tokio::join!(self.request(label, began, &name), self.strike(&strikes, began, &name));
-        let name = name.into_inner();
+        let (yes, accepted) = watch::channel(None);
+        let (name, ()) = tokio::join!(self.request(label, began, yes), self.strike(&strikes, began, accepted));
         let mut attempts = BTreeMap::new();
         let mut advised = 0;
         let last = loop {
@@ -186,7 +205,7 @@ impl World {
     }
 
     /// Asks until the scheduler has said yes: asking again is asking once.
-    async fn request(&self, label: &str, began: Instant, name: &RefCell<String>) {
+    async fn request(&self, label: &str, began: Instant, yes: watch::Sender<Option<Accepted>>) -> String {
         let to = NAMES[1 - self.home];
         let id = format!("chaos-{}", label.replace(' ', "-"));
         let args = ["migrate", "db", "--to", to, "--request-id", &id, "--detach", "-o", "json"];
@@ -194,45 +213,64 @@ impl World {
             let ran = self.stack.quiesce(&args).await;
             if ran.code == Some(0) { Ok(ran.json()) } else { Err(format!("{}{}", ran.stdout, ran.stderr)) }
         });
-        let accepted = accepted.await["name"].as_str().expect("an operation has a name").to_owned();
-        self.story.tell(began, format_args!("{accepted} is accepted"));
-        name.replace(accepted);
+        let name = accepted.await["name"].as_str().expect("an operation has a name").to_owned();
+        self.story.tell(began, format_args!("{name} is accepted"));
+        yes.send_replace(Some(Accepted { name: name.clone(), at: Instant::now() }));
+        name
     }
 
-    async fn strike(&self, strikes: &[Strike], began: Instant, name: &RefCell<String>) {
-        let mut moments: Vec<(Duration, Option<Fault>, usize)> = Vec::new();
+    /// Strikes one after the other; what is counted from the acceptance waits for it.
+    async fn strike(&self, strikes: &[Strike], began: Instant, accepted: watch::Receiver<Option<Accepted>>) {
+        let mut again: Vec<(Instant, usize)> = Vec::new();
         for strike in strikes {
+            let at = match strike.at {
+                Moment::Asked(after) => began + after,
+                Moment::Accepted(after) => {
+                    let mut accepted = accepted.clone();
+                    // The sender stays until it has sent; a request that fails ends the test.
+                    let Ok(at) = accepted.wait_for(Option::is_some).await.map(|yes| yes.as_ref().map(|yes| yes.at))
+                    else {
+                        return;
+                    };
+                    at.unwrap_or(began) + after
+                }
+            };
+            self.pass_until(at, &mut again, began).await;
             let cluster = match strike.fault {
                 Fault::Agent { side, .. } | Fault::Reset { side } | Fault::Network { side, .. } => self.cluster(side),
                 Fault::Scheduler { .. } | Fault::Application => self.home,
             };
-            moments.push((strike.at, Some(strike.fault), cluster));
-            if let Fault::Network { lasts, .. } = strike.fault {
-                moments.push((strike.at + lasts, None, cluster));
-            }
-        }
-        moments.sort_by_key(|(at, ..)| *at);
-        for (at, fault, cluster) in moments {
-            sleep_until(began + at).await;
-            let Some(fault) = fault else {
-                self.proxies[cluster].set_mode(Mode::Pass);
-                self.story.tell(began, format_args!("the network of {} passes again", NAMES[cluster]));
-                continue;
-            };
-            let known = name.borrow().clone();
-            let state = self.glance(&known).await;
-            self.story.tell(began, format_args!("{fault} ({}, {state})", NAMES[cluster]));
+            let name = accepted.borrow().as_ref().map(|yes| yes.name.clone());
+            let state = self.glance(name).await;
+            self.story.tell(began, format_args!("{} ({}, {state})", strike.fault, NAMES[cluster]));
             self.struck_in.borrow_mut().push(state);
-            match fault {
+            match strike.fault {
                 Fault::Scheduler { down } => self.scheduler.kill_9(down).await,
                 Fault::Agent { down, .. } => self.agents[cluster].kill_9(down).await,
                 Fault::Application => {
                     running("redis-server", &self.stack.path("")).into_iter().for_each(kill_9);
                 }
                 Fault::Reset { .. } => self.proxies[cluster].cut_connections(),
-                Fault::Network { mode, .. } => self.proxies[cluster].set_mode(mode),
+                Fault::Network { mode, lasts, .. } => {
+                    self.proxies[cluster].set_mode(mode);
+                    again.push((Instant::now() + lasts, cluster));
+                }
             }
         }
+        let last = again.iter().map(|(at, _)| *at).max().unwrap_or(began);
+        self.pass_until(last, &mut again, began).await;
+    }
+
+    /// Waits until then, and lets networks pass again whose time has come.
+    async fn pass_until(&self, moment: Instant, again: &mut Vec<(Instant, usize)>, began: Instant) {
+        again.sort();
+        while let Some((at, cluster)) = again.first().copied().filter(|(at, _)| *at <= moment) {
+            sleep_until(at).await;
+            self.proxies[cluster].set_mode(Mode::Pass);
+            self.story.tell(began, format_args!("the network of {} passes again", NAMES[cluster]));
+            again.remove(0);
+        }
+        sleep_until(moment).await;
     }
 
     fn cluster(&self, side: Side) -> usize {
@@ -243,11 +281,9 @@ impl World {
     }
 
     /// Where the operation stands, if that can be had at once.
-    async fn glance(&self, name: &str) -> String {
-        if name.is_empty() {
-            return "being asked for".to_owned();
-        }
-        match timeout(GLANCE, self.stack.try_operation(name)).await {
+    async fn glance(&self, name: Option<String>) -> String {
+        let Some(name) = name else { return "being asked for".to_owned() };
+        match timeout(GLANCE, self.stack.try_operation(&name)).await {
             Ok(Ok(operation)) => format!("{:?}", operation.state()),
             Ok(Err(_)) | Err(_) => "without a scheduler".to_owned(),
         }

@@ -17,6 +17,10 @@ lint:
 test *ARGS:
     cargo test {{ ARGS }}
 
+# Fuzzes each target for some seconds, or some targets: `just fuzz --seconds 300 filter`; see docs/testing.md.
+fuzz *ARGS:
+    fuzz/run {{ ARGS }}
+
 # The API documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -D rustdoc::private_intra_doc_links" cargo doc --no-deps
@@ -28,3 +32,15 @@ deny:
 # Everything CI does, the extended suite included; as root, since it installs Debian packages that are missing.
 extended:
     .ci/run
+
+# The world in memory: `just sim SEEDS=100000` runs so many seeds, `SEED=42 just sim` tells the story of one.
+sim SEEDS="10000":
+    RUSTFLAGS="--cfg tokio_unstable" cargo run --profile simulation -p quiesce-simulation --example simulate -- {{ trim_start_match(SEEDS, "SEEDS=") }}
+
+# Whole schedulers, agents and clients, connections and all: `just stack SEEDS=1000` runs seeds, `SEED=42 just stack` one.
+stack SEEDS="200":
+    RUSTFLAGS="--cfg tokio_unstable" SEEDS={{ trim_start_match(SEEDS, "SEEDS=") }} cargo test --profile simulation -p quiesce-simulation --test whole_stack -- --nocapture
+
+# Whether the simulation would notice bugs: switches them on, one after the other.
+teeth:
+    RUSTFLAGS="--cfg tokio_unstable" cargo test --profile simulation -p quiesce-simulation --features mutants --test teeth -- --nocapture

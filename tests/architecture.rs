@@ -15,15 +15,35 @@ use toml::{Table, Value};
 /// place has to be decided first.
 const EDGES: &[(&str, &[&str])] = &[
     ("quiesce-protocol", &[]),
-    ("quiesce-operation", &[]),
+    // Switches for bugs, which tests alone turn on: it depends on nothing and does nothing.
+    ("quiesce-mutation", &[]),
+    ("quiesce-operation", &["quiesce-mutation"]),
     ("quiesce-runtime", &[]),
     // Wire and disk formats evolve separately, and bytes are all a store needs to know of an operation.
     ("quiesce-store", &[]),
-    ("quiesce-scheduler", &["quiesce-operation", "quiesce-protocol", "quiesce-runtime", "quiesce-store"]),
-    ("quiesce-agent", &["quiesce-protocol", "quiesce-runtime"]),
+    (
+        "quiesce-scheduler",
+        &["quiesce-mutation", "quiesce-operation", "quiesce-protocol", "quiesce-runtime", "quiesce-store"],
+    ),
+    ("quiesce-agent", &["quiesce-mutation", "quiesce-protocol", "quiesce-runtime"]),
     ("quiesce-demo", &["quiesce-protocol", "quiesce-runtime"]),
     // The binary links scheduler and agent only to start them; everything else goes over the public API.
     ("quiesce-cli", &["quiesce-agent", "quiesce-demo", "quiesce-protocol", "quiesce-runtime", "quiesce-scheduler"]),
+    // Calls the functions of bytes that these two keep behind their feature `fuzzing`.
+    ("quiesce-fuzz", &["quiesce-agent", "quiesce-scheduler"]),
+    // Runs all of it on simulated hosts; nothing depends on it.
+    (
+        "quiesce-simulation",
+        &[
+            "quiesce-agent",
+            "quiesce-mutation",
+            "quiesce-operation",
+            "quiesce-protocol",
+            "quiesce-runtime",
+            "quiesce-scheduler",
+            "quiesce-store",
+        ],
+    ),
     (
         "quiesce-testkit",
         &[
@@ -42,7 +62,7 @@ const CLOSED: &[(&str, &[&str], &str)] = &[
     (
         "quiesce-operation",
         // minicbor derives the encoding of a snapshot; it does no IO and needs neither clock nor allocator of its own.
-        &["minicbor", "thiserror", "uuid"],
+        &["minicbor", "quiesce-mutation", "thiserror", "uuid"],
         "the core is pure: what it needs from outside comes in as an input and goes out as an effect",
     ),
     (
@@ -58,12 +78,14 @@ const EXCLUSIVE: &[(&str, &[&str], &str)] = &[
     ("fjall", &["quiesce-store"], "the engine is the store's secret"),
     ("etcd-client", &["quiesce-store-etcd"], "the engine is the store's secret"),
     ("clap", &["quiesce-agent", "quiesce-cli", "quiesce-scheduler"], "only what has flags of its own parses any"),
+    ("libfuzzer-sys", &["quiesce-fuzz"], "everything else is built without a C++ compiler"),
     ("kube", &["quiesce-kubernetes"], "only the placement driver knows Kubernetes"),
     ("s3s", &["quiesce-demo"], "S3 stays out of production binaries"),
     ("s3s-fs", &["quiesce-demo"], "S3 stays out of production binaries"),
     ("rusty-s3", &["quiesce-demo"], "S3 stays out of production binaries"),
     ("object_store", &["quiesce-demo"], "S3 stays out of production binaries"),
     ("tracing-subscriber", &["quiesce-demo", "quiesce-runtime"], "logging is set up by runtime::telemetry"),
+    ("turmoil", &["quiesce-simulation"], "simulated hosts are for the simulation alone"),
 ];
 
 /// Crates that know neither the wire nor gRPC.
@@ -71,7 +93,10 @@ const OFF_THE_WIRE: &[&str] = &["quiesce-operation", "quiesce-runtime", "quiesce
 const WIRE: &[&str] = &["prost", "prost-types", "tonic", "tonic-prost"];
 
 /// Crates that need more than Rust to build, and so stay out of `default-members`.
-const NOT_BY_DEFAULT: &[&str] = &[];
+const NOT_BY_DEFAULT: &[&str] = &[
+    // libFuzzer is C++.
+    "fuzz",
+];
 
 const LINES_MAX: usize = 800;
 
@@ -163,6 +188,41 @@ fn the_demo_is_linked_by_its_feature_alone() {
         }
     }
     problems.assert_none();
+}
+
+#[test]
+fn only_the_fuzz_targets_see_what_is_there_for_them() {
+    let mut problems = Problems::default();
+    for manifest in manifests().into_iter().filter(|manifest| manifest.name != "quiesce-fuzz") {
+        for kind in ["dependencies", "build-dependencies", "dev-dependencies"] {
+            for (dependency, requirement) in manifest.table(&[kind]).into_iter().flatten() {
+                let features = requirement.get("features").and_then(Value::as_array).into_iter().flatten();
+                if features.filter_map(Value::as_str).any(|feature| feature == "fuzzing") {
+                    problems
+                        .add(&manifest.path, format!("take feature fuzzing from {dependency}: it opens its inside"));
+                }
+            }
+        }
+    }
+    problems.assert_none();
+}
+
+#[test]
+fn every_fuzz_target_is_built_and_has_a_corpus() {
+    let fuzz = root().join("fuzz");
+    let listed = |directory: &str| -> BTreeSet<String> {
+        let entries = fs::read_dir(fuzz.join(directory)).expect("the directory exists");
+        let names =
+            entries.map(|entry| entry.expect("an entry can be read").file_name().to_string_lossy().into_owned());
+        names.map(|name| name.trim_end_matches(".rs").to_owned()).collect()
+    };
+    let manifest = read_toml(&fuzz.join("Cargo.toml"));
+    let programs = manifest["bin"].as_array().into_iter().flatten();
+    let built: BTreeSet<String> = programs.filter_map(|bin| Some(bin.get("name")?.as_str()?.to_owned())).collect();
+    assert_eq!(listed("targets"), built, "fuzz/targets and the programs of fuzz/Cargo.toml");
+    assert_eq!(listed("corpus"), built, "fuzz/corpus and the programs of fuzz/Cargo.toml");
+    // Everything in it has to be an input of some target, or nobody would look at it.
+    assert!(listed("regressions").is_subset(&built), "fuzz/regressions holds a target that does not exist");
 }
 
 #[test]

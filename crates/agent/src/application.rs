@@ -71,6 +71,11 @@ pub trait Application: Send + Sync + 'static {
         Box::pin(async { Err(StartError::Unsupported) })
     }
 
+    /// Whether a start with [`Permission::Standing`] would have the permission it needs.
+    fn has_standing_permission(&self) -> bool {
+        false
+    }
+
     /// The instance was deleted for good: marks the hold so that nobody starts it again by mistake. Durable when it
     /// returns; calling it again does nothing.
     fn retire(&self) -> BoxFuture<'_, Result<(), HoldError>> {

@@ -11,15 +11,26 @@ use std::time::Duration;
 
 use clap::Args;
 use quiesce_protocol::v1;
+use quiesce_runtime::duration;
 use quiesce_runtime::telemetry::{Format, Telemetry};
 use rustix::system::uname;
 
 use crate::gate::StartMode;
 use crate::identity::{Identity, sanitise_instance};
+use crate::life::{Listen, Reach};
 use crate::process::helper::CommandLine;
 use crate::process::signal::Ladder;
 use crate::readiness::Probe;
 use crate::supervise::{Config, StopMethod};
+
+/// Most labels, and their sizes in bytes (`types.proto`, "Limits"): what is more is better said at the start than refused
+/// by the scheduler again and again.
+const LABELS_MAX: usize = 64;
+const LABEL_KEY_MAX: usize = 63;
+const LABEL_VALUE_MAX: usize = 1024;
+
+/// Longest duration of a policy (`types.proto`, "Limits"); the scheduler would refuse the registration.
+const POLICY_MAX: Duration = Duration::from_hours(24);
 
 /// Runs an application under an agent that stops it safely, proves that it stopped, and keeps it stopped.
 #[derive(Debug, Clone, Args)]
@@ -82,11 +93,11 @@ pub struct AgentArgs {
     pub ready_tcp: Option<String>,
 
     /// Time the application has to stop; the scheduler's policy decides when this is not given
-    #[arg(long, env = "QUIESCE_GRACE_PERIOD", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "QUIESCE_GRACE_PERIOD", value_name = "TIME", value_parser = duration::parse)]
     pub grace_period: Option<Duration>,
 
     /// By how much the application may prolong that itself (EXTEND_TIMEOUT_USEC of sd_notify)
-    #[arg(long, env = "QUIESCE_MAX_EXTENSION", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "QUIESCE_MAX_EXTENSION", value_name = "TIME", value_parser = duration::parse)]
     pub max_extension: Option<Duration>,
 
     /// Exit code that means that all went well; may be repeated
@@ -114,28 +125,47 @@ pub struct AgentArgs {
     pub command: Vec<OsString>,
 }
 
-/// Everything an agent has to know, valid.
+/// Everything an agent has to know, valid; but not how it and its scheduler reach each other.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) identity: Identity,
-    pub(crate) scheduler: String,
-    pub(crate) listen: Option<Listen>,
-    pub(crate) state_dir: PathBuf,
-    pub(crate) standby: bool,
-    pub(crate) start: StartMode,
-    pub(crate) drain_command: Option<CommandLine>,
-    pub(crate) grace: Option<Duration>,
-    pub(crate) policy: v1::ShutdownPolicy,
-    pub(crate) stop_order: i32,
-    pub(crate) labels: HashMap<String, String>,
-    pub(crate) supervise: Config,
+pub struct Settings {
+    /// Which instance it stands beside.
+    pub identity: Identity,
+    /// Where it remembers.
+    pub state_dir: PathBuf,
+    /// Begin held.
+    pub standby: bool,
+    /// Whether the first start waits for permission.
+    pub start: StartMode,
+    /// Runs before the application is told to stop.
+    pub drain_command: Option<CommandLine>,
+    /// What the application is given when the agent is asked to end.
+    pub grace: Option<Duration>,
+    /// Policy of the application, should the scheduler not know it yet.
+    pub policy: v1::ShutdownPolicy,
+    /// Place of the instance among those that are stopped one after the other.
+    pub stop_order: i32,
+    /// Labels of the instance.
+    pub labels: HashMap<String, String>,
+    /// What is supervised, and how.
+    pub supervise: Config,
 }
 
-/// Where the hook listens, and where others find it.
-#[derive(Debug, Clone)]
-pub(crate) struct Listen {
-    pub(crate) address: String,
-    pub(crate) advertise: Option<String>,
+impl Settings {
+    /// What the flags are by default.
+    pub fn new(identity: Identity, state_dir: PathBuf, supervise: Config) -> Self {
+        Self {
+            identity,
+            state_dir,
+            standby: false,
+            start: StartMode::default(),
+            drain_command: None,
+            grace: None,
+            policy: v1::ShutdownPolicy::default(),
+            stop_order: 0,
+            labels: HashMap::new(),
+            supervise,
+        }
+    }
 }
 
 /// What of the surroundings matters.
@@ -170,7 +200,7 @@ impl AgentArgs {
     }
 
     /// Checks everything; the error lists all that is wrong.
-    pub(crate) fn resolve(self, surroundings: Surroundings) -> Result<Settings, Vec<String>> {
+    pub(crate) fn resolve(self, surroundings: Surroundings) -> Result<(Settings, Reach), Vec<String>> {
         let mut problems = Vec::new();
         let derived = || sanitise_instance(&format!("{}-{}", self.cluster, surroundings.hostname));
         let instance = self.instance.clone().or(surroundings.pod_name).unwrap_or_else(derived);
@@ -189,6 +219,14 @@ impl AgentArgs {
         }
         if let Some(address) = self.listen.as_ref().filter(|address| !is_address(address)) {
             problems.push(format!("--listen {address:?} is neither HOST:PORT nor unix:/PATH"));
+        }
+        for (flag, time) in [("--grace-period", self.grace_period), ("--max-extension", self.max_extension)] {
+            if time.is_some_and(|time| time > POLICY_MAX) {
+                problems.push(format!("{flag} is longer than {}", duration::format(POLICY_MAX)));
+            }
+        }
+        if let Some(address) = self.advertise.as_ref().filter(|address| !is_address(address)) {
+            problems.push(format!("--advertise {address:?} is not HOST:PORT"));
         }
         if let Some(address) = self.ready_tcp.as_ref().filter(|address| !address.contains(':')) {
             problems.push(format!("--ready-tcp {address:?} is not HOST:PORT"));
@@ -219,11 +257,9 @@ impl AgentArgs {
         };
         supervise.success = self.success_exit_code;
         supervise.path = surroundings.path;
-        Ok(Settings {
-            identity,
-            scheduler: self.scheduler,
-            listen: self.listen.map(|address| Listen { address, advertise: self.advertise }),
-            state_dir,
+        let listen = self.listen.map(|address| Listen { address, advertise: self.advertise });
+        let reach = Reach::Sockets { scheduler: self.scheduler, listen };
+        let settings = Settings {
             standby: self.standby,
             start: self.start,
             drain_command: self.drain_command,
@@ -235,22 +271,35 @@ impl AgentArgs {
             },
             stop_order: self.stop_order,
             labels,
-            supervise,
-        })
+            ..Settings::new(identity, state_dir, supervise)
+        };
+        Ok((settings, reach))
     }
 
     fn labels(&self, problems: &mut Vec<String>) -> HashMap<String, String> {
         let mut labels = HashMap::new();
         for label in &self.label {
             match label.split_once('=') {
-                Some((key, value)) if !key.is_empty() => {
+                Some((key, value)) if is_label(key, value) => {
                     labels.insert(key.to_owned(), value.to_owned());
                 }
-                Some(_) | None => problems.push(format!("--label {label:?} is not KEY=VALUE")),
+                Some(_) | None => problems.push(format!(
+                    "--label {label:?} is not KEY=VALUE with a key of 1 to {LABEL_KEY_MAX} bytes, a value of at most \
+                     {LABEL_VALUE_MAX}, and no control characters"
+                )),
             }
+        }
+        if labels.len() > LABELS_MAX {
+            problems.push(format!("--label is given {} times, at most {LABELS_MAX} are possible", labels.len()));
         }
         labels
     }
+}
+
+fn is_label(key: &str, value: &str) -> bool {
+    (1..=LABEL_KEY_MAX).contains(&key.len())
+        && value.len() <= LABEL_VALUE_MAX
+        && !key.chars().chain(value.chars()).any(char::is_control)
 }
 
 fn is_address(address: &str) -> bool {
@@ -288,7 +337,7 @@ mod tests {
     #[test]
     fn the_instance_comes_from_flag_pod_or_host() {
         let plain = args("--application shop --cluster edge-1");
-        let name = |settings: Settings| settings.identity.instance().to_owned();
+        let name = |(settings, _): (Settings, Reach)| settings.identity.instance().to_owned();
         assert_eq!(name(plain.clone().resolve(surroundings()).unwrap()), "edge-1-host-7.lan");
         let pod = Surroundings { pod_name: Some("shop-0".to_owned()), ..surroundings() };
         assert_eq!(name(plain.resolve(pod.clone()).unwrap()), "shop-0");
@@ -298,18 +347,20 @@ mod tests {
 
     #[test]
     fn every_instance_has_a_state_directory_of_its_own() {
-        let settings = args("--application shop --cluster a --instance i").resolve(surroundings()).unwrap();
+        let (settings, _) = args("--application shop --cluster a --instance i").resolve(surroundings()).unwrap();
         assert_eq!(settings.state_dir, PathBuf::from("/h/ann/.local/state/quiesce/agent/shop/i"));
         let root = Surroundings { is_root: true, ..surroundings() };
-        let settings = args("--application shop --cluster a --instance i").resolve(root).unwrap();
+        let (settings, _) = args("--application shop --cluster a --instance i").resolve(root).unwrap();
         assert_eq!(settings.state_dir, PathBuf::from("/var/lib/quiesce/agent/shop/i"));
     }
 
     #[test]
     fn everything_wrong_is_said_at_once() {
-        let wrong =
-            args("--application Shop --cluster a! --instance=-x --listen 0.0.0.0:7000 --label x --ready-tcp 80");
-        let problems = wrong.resolve(surroundings()).unwrap_err();
-        assert_eq!(problems.len(), 6, "{problems:?}");
+        let wrong = args(
+            "--application Shop --cluster a! --instance=-x --listen 0.0.0.0:7000 --label x --ready-tcp 80 \
+                  --grace-period 25h --max-extension 2d",
+        );
+        let problems = wrong.resolve(surroundings()).err().unwrap();
+        assert_eq!(problems.len(), 8, "{problems:?}");
     }
 }

@@ -6,9 +6,11 @@
 use std::io;
 use std::time::Duration;
 
+use quiesce_runtime::machine::{Network, Socket};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::gateway::SILENCE_MAX;
 
 /// Longest answer of the scheduler.
 const LINE_MAX: usize = 512;
@@ -47,14 +49,13 @@ pub enum AttachError {
     Garbage,
 }
 
-/// Connects to `endpoint` (`host:port`) and attaches with `token`, which is good once.
-pub async fn dial(endpoint: &str, token: &str) -> Result<TcpStream, AttachError> {
+/// Connects to `endpoint` (`host:port`) over `network` and attaches with `token`, which is good once.
+pub async fn dial(network: &dyn Network, endpoint: &str, token: &str) -> Result<Box<dyn Socket>, AttachError> {
     let connect = |source| AttachError::Connect { endpoint: endpoint.to_owned(), source };
-    let mut connection = timeout(LIMIT, TcpStream::connect(endpoint))
+    let mut connection = timeout(LIMIT, network.connect(endpoint, Some(SILENCE_MAX)))
         .await
         .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
         .map_err(connect)?;
-    connection.set_nodelay(true).map_err(connect)?;
     attach(&mut connection, token).await?;
     Ok(connection)
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
-use uuid::Uuid;
+
+use quiesce_mutation::{Mutant, active};
 
 use crate::application::{AppState, AppStatus, HoldKind, Permission};
 use crate::gateway::{self, Class, Gateway, Registration};
 use crate::hook::{Hook, HookRefusal, StartOutcome};
-use crate::journal::Journal;
+use crate::id;
 use crate::link::Standing;
 
 /// While the gate waits it says so this often: seldom enough for a log, often enough for a person who looks.
@@ -47,7 +48,6 @@ pub(crate) struct Gate {
     pub(crate) hook: Hook,
     pub(crate) gateway: Gateway,
     pub(crate) registration: Registration,
-    pub(crate) journal: Journal,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) mode: StartMode,
 }
@@ -56,7 +56,7 @@ impl Gate {
     /// Brings the application into the state it belongs into. May wait for ever; dropping it between two awaits leaves
     /// nothing half done, since starting is the hook's work.
     pub(crate) async fn begin(mut self) -> Begun {
-        let mut pauses = gateway::pauses();
+        let mut pauses = gateway::pauses(self.gateway.machine());
         loop {
             let status = self.status();
             if is_alive(&status) {
@@ -96,12 +96,15 @@ impl Gate {
 
     /// The permission to start an application that is not held.
     async fn permission(&mut self, status: &AppStatus) -> Permission {
+        if active(Mutant::GateOpen) {
+            return Permission::Unfenced;
+        }
         if self.mode == StartMode::Always {
             warn!("the start gate is off (--start always): nobody makes sure that this is the only copy");
             return Permission::Unfenced;
         }
         let released = self.hook.view().borrow().released;
-        if self.journal.contents().has_standing_permission() && released < status.epoch {
+        if self.hook.application().has_standing_permission() && released < status.epoch {
             info!(epoch = status.epoch, "starting again under the permission that still stands");
             return Permission::Standing;
         }
@@ -111,9 +114,9 @@ impl Gate {
     /// Asks until an epoch is granted, and says what is waited for.
     async fn admitted(&mut self, last_epoch: u64) -> u64 {
         let mut waiting = Waiting::new();
-        let mut pauses = gateway::pauses();
+        let mut pauses = gateway::pauses(self.gateway.machine());
         // One name for one start: a repeated question whose answer was lost gets the same epoch.
-        let start_id = Uuid::now_v7().to_string();
+        let start_id = id::fresh(self.gateway.machine()).to_string();
         loop {
             self.registered(&mut waiting).await;
             match self.gateway.admit_start(&self.registration, &start_id, last_epoch, "").await {
@@ -130,8 +133,8 @@ impl Gate {
     /// A held agent asks once, at its start, whether it may run again: its operation may have been abandoned.
     async fn ask_back(&mut self, held_by: &str) -> Option<u64> {
         let mut waiting = Waiting::new();
-        let mut pauses = gateway::pauses();
-        let start_id = Uuid::now_v7().to_string();
+        let mut pauses = gateway::pauses(self.gateway.machine());
+        let start_id = id::fresh(self.gateway.machine()).to_string();
         let last_epoch = self.hook.view().borrow().epoch;
         loop {
             self.registered(&mut waiting).await;
@@ -140,9 +143,11 @@ impl Gate {
                     info!(epoch, held_by, "the hold is lifted by the scheduler");
                     return Some(epoch);
                 }
-                // Only silence is worth asking again; a no stands until the scheduler starts us by itself.
+                // Only what is no answer yet is worth asking again; a no stands until the scheduler starts us by itself.
                 Err(error) if error.is_silence() => waiting.say(&error.to_string()),
-                Err(error) if error.class() == Class::Register => waiting.say(&error.to_string()),
+                Err(error) if error.class() == Class::Register || error.awaits_a_person() => {
+                    waiting.say(&error.to_string())
+                }
                 Err(error) => {
                     info!(held_by, answer = %error, "held: waiting for the scheduler to start the application");
                     return None;
@@ -161,8 +166,9 @@ impl Gate {
             };
             waiting.say(&why);
             tokio::select! {
-                // The link lives as long as the agent.
-                _ = self.standing.changed() => {}
+                biased;
+                // The link lives as long as the agent; should it be gone all the same, there is nobody to ask.
+                Ok(()) = self.standing.changed() => {}
                 () = sleep(SAY_EVERY) => {}
             }
         }

@@ -4,16 +4,22 @@
 //! who asks knows for how long an answer is of use.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request as HttpRequest, Response as HttpResponse};
+use hyper_util::rt::TokioIo;
 use quiesce_protocol::ERROR_DOMAIN;
 use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
 use quiesce_protocol::v1::{self, ErrorReason};
 use quiesce_runtime::backoff::Backoff;
-use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint};
+use quiesce_runtime::machine::Machine;
+use tonic::body::Body;
+use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt as _, service_fn};
 
 use crate::application::End;
 use crate::hook::end_to_wire;
@@ -30,6 +36,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// end before the connection does, and one that a firewall on the way has forgotten would be used for ever.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
 
+/// For as long may what the agent sends stay unacknowledged before a connection to the scheduler counts as broken. Without
+/// it a connection that a firewall has forgotten, or that lost something for good, is kept by TCP for a quarter of an hour:
+/// every call on it would time out, and an agent that has to dial in would stay away for that long.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
+
 /// The first repetition comes quickly, since a scheduler that restarts is back within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -37,15 +48,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The pauses between two tries to reach the scheduler.
-pub(crate) fn pauses() -> Backoff {
-    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Box::new(rand::random::<f64>))
+pub(crate) fn pauses(machine: &Machine) -> Backoff {
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, machine.randomness())
 }
+
+/// What calls are made over.
+pub type Channel = BoxCloneSyncService<HttpRequest<Body>, HttpResponse<Body>, Status>;
 
 /// The scheduler, as an agent sees it. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Gateway {
     channel: Channel,
     authority: String,
+    machine: Machine,
 }
 
 /// The URL of the scheduler cannot be used.
@@ -87,6 +102,11 @@ impl CallError {
         self.silence
     }
 
+    /// Whether a person has yet to say where the application runs; then the answer will be another one.
+    pub(crate) fn awaits_a_person(&self) -> bool {
+        self.reason == "RESTORE_UNCONFIRMED"
+    }
+
     /// What to do about it.
     pub fn class(&self) -> Class {
         self.class
@@ -99,6 +119,7 @@ impl CallError {
             Some(
                 ErrorReason::ApplicationNotFound
                 | ErrorReason::StartNotPermitted
+                | ErrorReason::RestoreUnconfirmed
                 | ErrorReason::InstanceInUse
                 | ErrorReason::ApplicationStopping
                 | ErrorReason::OperationInProgress
@@ -174,11 +195,11 @@ impl Registration {
 }
 
 impl Gateway {
-    /// A scheduler at `url`, such as `http://127.0.0.1:7600`. Connects when it is first asked something.
+    /// A scheduler at `url`, such as `http://127.0.0.1:7600`. Connects from `machine` when it is first asked something.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(url: &str) -> Result<Self, UrlError> {
+    pub fn new(machine: Machine, url: &str) -> Result<Self, UrlError> {
         let wrong = |problem| UrlError { url: url.to_owned(), problem };
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong("is not a URL"))?;
         let uri = endpoint.uri();
@@ -189,13 +210,24 @@ impl Gateway {
         }
         let host = uri.host().ok_or_else(|| wrong("has no host"))?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        let channel = endpoint
+        let (network, address) = (Arc::clone(&machine.network), authority.clone());
+        let connector = service_fn(move |_: Uri| {
+            let (network, address) = (Arc::clone(&network), address.clone());
+            async move { network.connect(&address, Some(SILENCE_MAX)).await.map(TokioIo::new) }
+        });
+        let endpoint = endpoint
             .connect_timeout(CONNECT_LIMIT)
             .timeout(CALL_LIMIT)
             .http2_keep_alive_interval(SIGN_OF_LIFE)
-            .keep_alive_timeout(SIGN_OF_LIFE)
-            .connect_lazy();
-        Ok(Self { channel, authority })
+            .keep_alive_timeout(SIGN_OF_LIFE);
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        let channel = BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))));
+        Ok(Self { channel, authority, machine })
+    }
+
+    /// A scheduler that is called over `channel`; whoever brings it has to end calls that take too long.
+    pub fn over(channel: Channel, authority: &str, machine: Machine) -> Self {
+        Self { channel, authority: authority.to_owned(), machine }
     }
 
     /// `host:port` of the scheduler.
@@ -203,9 +235,14 @@ impl Gateway {
         &self.authority
     }
 
+    /// The machine it connects from.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// Whether anybody accepts connections there right now.
     pub(crate) async fn is_reachable(&self) -> bool {
-        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&self.authority)).await;
+        let connected = tokio::time::timeout(CONNECT_LIMIT, self.machine.network.connect(&self.authority, None)).await;
         matches!(connected, Ok(Ok(_)))
     }
 
@@ -276,10 +313,10 @@ mod tests {
 
     #[tokio::test]
     async fn only_urls_that_can_be_used_are_taken() {
-        assert_eq!(Gateway::new("http://127.0.0.1:7600").unwrap().authority(), "127.0.0.1:7600");
-        assert_eq!(Gateway::new("http://[::1]:7600").unwrap().authority(), "[::1]:7600");
+        assert_eq!(Gateway::new(Machine::local(), "http://127.0.0.1:7600").unwrap().authority(), "127.0.0.1:7600");
+        assert_eq!(Gateway::new(Machine::local(), "http://[::1]:7600").unwrap().authority(), "[::1]:7600");
         for wrong in ["https://example.net", "127.0.0.1:7600", "ftp://x", "http://", ""] {
-            assert!(Gateway::new(wrong).is_err(), "{wrong}");
+            assert!(Gateway::new(Machine::local(), wrong).is_err(), "{wrong}");
         }
     }
 
@@ -293,6 +330,7 @@ mod tests {
         assert_eq!(with(Code::NotFound, "INSTANCE_NOT_FOUND"), Class::Register);
         assert_eq!(with(Code::FailedPrecondition, "APPLICATION_DELETED"), Class::Deleted);
         assert_eq!(with(Code::FailedPrecondition, "START_NOT_PERMITTED"), Class::Pause);
+        assert_eq!(with(Code::FailedPrecondition, "RESTORE_UNCONFIRMED"), Class::Pause);
         assert_eq!(with(Code::Unauthenticated, "CREDENTIALS_INVALID"), Class::Never);
         assert_eq!(CallError::new("register", &Status::unavailable("")).class(), Class::Pause);
         assert_eq!(CallError::new("register", &Status::unimplemented("")).class(), Class::Never);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::{self, Timeline};
+use quiesce_runtime::machine::Machine;
 use quiesce_runtime::tasks::Tasks;
 use tokio::sync::{mpsc, watch};
 
@@ -23,7 +24,7 @@ use report::{StartPhase, StartProgress};
 
 mod engine;
 mod order;
-mod record;
+pub(crate) mod record;
 mod refusal;
 mod report;
 mod service;
@@ -34,7 +35,7 @@ pub(crate) mod token;
 mod wire;
 
 pub use order::Disposition;
-pub use record::{RecordError, Records};
+pub use record::{RecordError, Records, Shelf};
 pub(crate) use refusal::Refusal as HookRefusal;
 
 /// Commands that wait for the owner. It never waits for anything itself, so the queue is empty nearly always; callers
@@ -66,13 +67,15 @@ pub struct HookOptions {
     pub implementation: &'static str,
     /// Gives `CAPABILITY_CANCEL`: without it the application is told to stop at once.
     pub drain: Option<Drain>,
+    /// Whose clocks it goes by.
+    pub machine: Machine,
     durable: bool,
 }
 
 impl HookOptions {
-    /// A hook for `identity`, without a drain.
+    /// A hook for `identity` on this machine, without a drain.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, implementation: "quiesce-agent", drain: None, durable: false }
+        Self { identity, implementation: "quiesce-agent", drain: None, machine: Machine::local(), durable: false }
     }
 }
 
@@ -149,7 +152,7 @@ impl Hook {
         options.durable = records.is_durable();
         let stored = records.load()?;
         let anchor = stored.as_ref().map(|record| record.anchor.clone().into());
-        let clock = Timeline::start(anchor.as_ref())?;
+        let clock = Timeline::start_with(Box::new(Arc::clone(&options.machine.clocks)), anchor.as_ref())?;
         let record = stored.unwrap_or_else(|| Record::new(clock.anchor()));
         let options = Arc::new(options);
         let (view, views) = watch::channel(View { released: record.released, epoch: record.epoch, ..View::default() });

@@ -8,6 +8,9 @@ use std::fmt;
 /// Longest {application} and {instance}.
 const NAME_MAX: usize = 63;
 
+/// Longest {operation}.
+const OPERATION_MAX: usize = 40;
+
 /// Longest {cluster}.
 const CLUSTER_MAX: usize = 253;
 
@@ -109,7 +112,7 @@ pub(crate) fn is_instance_name(name: &str) -> bool {
 
 /// Whether `name` is a full operation name of the contract.
 pub(crate) fn is_operation_name(name: &str) -> bool {
-    name.strip_prefix("operations/").is_some_and(|id| id.len() <= NAME_MAX && is_application(id))
+    name.strip_prefix("operations/").is_some_and(|id| id.len() <= OPERATION_MAX && is_application(id))
 }
 
 fn is_application(name: &str) -> bool {

@@ -5,20 +5,19 @@
 //! silently begun anew: beginning anew would forget an epoch, and with it that another copy may run.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     application::{End, Ready},
-    durable,
-    process::{Identity, boot::BootTime, children::Exit},
+    format,
+    host::{Claim, ClaimError, Host},
+    id,
+    process::{Exit, Identity, boot::BootTime},
 };
 
 #[cfg(test)]
@@ -27,9 +26,8 @@ mod tests;
 /// Version of the file format. Raised when an older agent would misread the file.
 const FORMAT: u32 = 1;
 
-/// Owner: everything. Others: pass through, so that an application under another user reaches its notify socket; they
-/// can list nothing, and every file is for the owner alone.
-const DIRECTORY_MODE: u32 = 0o711;
+/// Name of the file in the state directory.
+const FILE: &str = "journal.json";
 
 /// A journal holds one run; a file larger than this is something else.
 const SIZE_MAX: u64 = 1 << 20;
@@ -92,9 +90,11 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Inner {
-    directory: PathBuf,
+    host: Host,
     /// Held as long as anybody has this journal.
-    _lock: File,
+    claim: Claim,
+    /// One write at a time, and its change in memory after it: the order in memory is the order on disk.
+    writing: tokio::sync::Mutex<()>,
     contents: Mutex<Contents>,
 }
 
@@ -146,31 +146,32 @@ pub struct WriteError {
 }
 
 impl Journal {
-    /// Opens the state directory, and makes it if it is not there. Blocks shortly.
-    pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| OpenError::Io { path, source }
-        };
-        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(io(directory))?;
-        let directory = directory.canonicalize().map_err(io(directory))?;
-        let lock = lock(&directory)?;
-        let path = directory.join("journal.json");
-        let contents = match read_bounded(&path) {
+    /// Opens the state directory on `host`, and makes it if it is not there. Blocks shortly.
+    pub async fn open(host: &Host, directory: &Path) -> Result<Self, OpenError> {
+        let claim = host.files.claim(directory)?;
+        let path = claim.directory.join(FILE);
+        let contents = match host.files.read(&path, SIZE_MAX) {
             Ok(bytes) => decode(&path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let fresh = Contents::new();
-                durable::replace(&path, &encode(&fresh)).map_err(io(&path))?;
+                let fresh = Contents::new(id::fresh(&host.machine).to_string());
+                let written = host.files.replace(&path, encode(&fresh)).await;
+                written.map_err(|source| OpenError::Io { path, source })?;
                 fresh
             }
             Err(source) => return Err(OpenError::Io { path, source }),
         };
-        Ok(Self { inner: Arc::new(Inner { directory, _lock: lock, contents: Mutex::new(contents) }) })
+        let (writing, contents) = (tokio::sync::Mutex::new(()), Mutex::new(contents));
+        Ok(Self { inner: Arc::new(Inner { host: host.clone(), claim, writing, contents }) })
     }
 
     /// The state directory, absolute.
     pub fn directory(&self) -> &Path {
-        &self.inner.directory
+        &self.inner.claim.directory
+    }
+
+    /// The host it is on.
+    pub fn host(&self) -> &Host {
+        &self.inner.host
     }
 
     /// What is written there now.
@@ -180,20 +181,13 @@ impl Journal {
 
     /// Changes the contents. Durable when it returns `Ok`; on an error nothing has changed.
     pub async fn update(&self, change: impl FnOnce(&mut Contents) + Send + 'static) -> Result<(), WriteError> {
-        let journal = self.clone();
-        let written = tokio::task::spawn_blocking(move || journal.update_now(change)).await;
-        written.unwrap_or_else(|join| {
-            Err(WriteError { path: self.directory().join("journal.json"), source: io::Error::other(join) })
-        })
-    }
-
-    fn update_now(&self, change: impl FnOnce(&mut Contents)) -> Result<(), WriteError> {
-        let mut contents = self.lock(); // held over the write: the order in memory is the order on disk
-        let mut changed = contents.clone();
+        let _turn = self.inner.writing.lock().await;
+        let mut changed = self.contents();
         change(&mut changed);
-        let path = self.directory().join("journal.json");
-        durable::replace(&path, &encode(&changed)).map_err(|source| WriteError { path, source })?;
-        *contents = changed;
+        let path = self.directory().join(FILE);
+        let written = self.inner.host.files.replace(&path, encode(&changed)).await;
+        written.map_err(|source| WriteError { path, source })?;
+        *self.lock() = changed;
         Ok(())
     }
 
@@ -204,8 +198,7 @@ impl Journal {
 }
 
 impl Contents {
-    fn new() -> Self {
-        let agent_id = uuid::Uuid::new_v4().to_string();
+    fn new(agent_id: String) -> Self {
         Self { format: FORMAT, agent_id, epoch: 0, revoked: 0, run: None }
     }
 
@@ -215,56 +208,26 @@ impl Contents {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join("lock");
-    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = open.map_err(|source| OpenError::Io { path: path.clone(), source })?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            warn_if_open(directory);
-            Ok(file)
+impl From<ClaimError> for OpenError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Taken(directory) => Self::Locked(directory),
+            ClaimError::Io { path, source } => Self::Io { path, source },
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(directory.to_owned())),
-        Err(errno) => Err(OpenError::Io { path, source: errno.into() }),
     }
 }
 
-/// A directory that was there before is its owner's business, and the volumes of Kubernetes are open to everybody in the
-/// pod; but who can write here can lift a hold.
-fn warn_if_open(directory: &Path) {
-    match fs::metadata(directory) {
-        Ok(metadata) if metadata.permissions().mode() & 0o022 == 0 => {}
-        Ok(metadata) => {
-            let mode = format!("{:o}", metadata.permissions().mode() & 0o7777);
-            tracing::warn!(directory = %directory.display(), mode, "other users can write to the state directory");
-        }
-        Err(error) => tracing::warn!(directory = %directory.display(), %error, "cannot look at the state directory"),
-    }
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    File::open(path)?.take(SIZE_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn encode(contents: &Contents) -> Vec<u8> {
+pub(crate) fn encode(contents: &Contents) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(contents).expect("plain data with string keys is always JSON");
     bytes.push(b'\n');
     bytes
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<Contents, OpenError> {
-    /// What every format has.
-    #[derive(Deserialize)]
-    struct Versioned {
-        format: u32,
-    }
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Contents, OpenError> {
     let damaged = |source| OpenError::Damaged { path: path.to_owned(), source };
-    let Versioned { format } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if format > FORMAT {
-        return Err(OpenError::Newer { path: path.to_owned(), found: format });
+    let found = format::of(bytes).map_err(damaged)?;
+    if found > FORMAT {
+        return Err(OpenError::Newer { path: path.to_owned(), found });
     }
     serde_json::from_slice(bytes).map_err(damaged)
 }

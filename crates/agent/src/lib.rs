@@ -2,8 +2,10 @@
 //!
 //! From below: [`supervise`] runs an application as a child and knows processes, no schedulers. [`application`] is the
 //! seam. [`hook`] speaks `quiesce.v1.ShutdownHook` over it and knows schedulers' rules, no processes; [`serve`] puts it on
-//! sockets. [`gateway`] and [`attach`] are the way to a scheduler. [`run()`] makes all of it the program `quiesce-agent`;
-//! [`journal`] and the hook's record are what it must not forget. Linux only: ends are verified with pidfds and `/proc`.
+//! sockets. [`gateway`] and [`attach`] are the way to a scheduler. [`life`] puts all of it in order,
+//! and [`run()`] makes it the program `quiesce-agent`; [`journal`] and the hook's record are what it must not forget.
+//! Everything they ask of the operating system goes through a [`host`]: Linux, where ends are verified with pidfds and
+//! `/proc`.
 //!
 //! # Serving the hook from your own program
 //!
@@ -77,14 +79,20 @@ pub mod application;
 pub mod args;
 pub mod attach;
 mod durable;
+mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gate;
 pub mod gateway;
 pub mod hold;
 pub mod hook;
+pub mod host;
+mod id;
 pub mod identity;
 pub mod journal;
+pub mod life;
 mod link;
-mod notify;
+pub mod notify;
 pub mod process;
 pub mod readiness;
 mod run;
@@ -92,4 +100,4 @@ pub mod serve;
 pub mod supervise;
 
 pub use gate::StartMode;
-pub use run::run;
+pub use run::{live, run};

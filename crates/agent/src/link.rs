@@ -3,27 +3,31 @@
 //! Owns registration and the connections the hook is served on, in either direction. Whatever happens to the scheduler
 //! or the network, it tries again, and the application notices nothing of it. It decides nothing about the application.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::stream::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream;
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::{self, Network};
 use quiesce_runtime::telemetry::chain;
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tracing::{error, info, warn};
 
 use crate::application::AppState;
 use crate::attach;
 use crate::gateway::{self, CallError, Class, Gateway, Registration};
 use crate::hook::Hook;
-use crate::serve::{self, Access, BearerToken, ServeError};
+use crate::life::Serve;
+use crate::serve::{self, Accepted, Access, BearerToken, ServeError};
 
 /// A listening agent registers again this often, so that a scheduler that lost its memory learns of it.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -43,23 +47,34 @@ pub(crate) enum Standing {
 }
 
 /// Where the hook listens.
-#[derive(Debug)]
 pub(crate) enum Listener {
-    Tcp(TcpListener),
+    Tcp(Box<dyn machine::Listener>),
     Unix(UnixListener),
+    /// Somebody brings the calls.
+    Given(Serve),
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(_) => "Tcp",
+            Self::Unix(_) => "Unix",
+            Self::Given(_) => "Given",
+        })
+    }
 }
 
 /// Why the hook cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
-pub(crate) struct BindError {
+pub struct BindError {
     address: String,
     #[source]
     source: io::Error,
 }
 
 /// Binds `host:port` or `unix:/path`; says where others reach it.
-pub(crate) async fn bind(address: &str) -> Result<(Listener, String), BindError> {
+pub(crate) async fn bind(network: &dyn Network, address: &str) -> Result<(Listener, String), BindError> {
     let failed = |source| BindError { address: address.to_owned(), source };
     if let Some(path) = address.strip_prefix("unix:") {
         let path = PathBuf::from(path);
@@ -70,7 +85,7 @@ pub(crate) async fn bind(address: &str) -> Result<(Listener, String), BindError>
         umask(before);
         return Ok((Listener::Unix(bound.map_err(failed)?), address.to_owned()));
     }
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = network.listen(address, None).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((Listener::Tcp(listener), bound.to_string()))
 }
@@ -105,7 +120,7 @@ pub(crate) struct Link {
 impl Link {
     /// Dials in until drained.
     pub(crate) async fn dial_in(mut self) {
-        let mut pauses = gateway::pauses();
+        let mut pauses = gateway::pauses(self.gateway.machine());
         loop {
             if let Some(lasted) = self.dial_once().await
                 && lasted >= GOOD_CONNECTION
@@ -125,7 +140,7 @@ impl Link {
             "" => self.gateway.authority(),
             endpoint => endpoint,
         };
-        let connection = match attach::dial(endpoint, &answer.attach_token).await {
+        let connection = match attach::dial(&*self.gateway.machine().network, endpoint, &answer.attach_token).await {
             Ok(connection) => connection,
             Err(error) => {
                 warn!(endpoint, error = %chain(&error), "cannot attach to the scheduler, trying again");
@@ -145,19 +160,29 @@ impl Link {
     /// Listens until drained, and keeps the registration fresh meanwhile.
     pub(crate) async fn listen(self, listener: Listener) {
         let (hook, drain) = (self.hook.clone(), self.drain.clone());
-        let (token, serving) = match listener {
+        let (token, serving): (_, BoxFuture<'_, _>) = match listener {
             Listener::Tcp(listener) => {
                 let (token, access) = Access::bearer();
-                let incoming = TcpListenerStream::new(listener).map(|connection| {
-                    let connection = connection?;
-                    connection.set_nodelay(true)?;
-                    io::Result::Ok(connection)
+                let incoming = stream::unfold(listener, |listener| async {
+                    let accepted = listener.accept().await.map(|(socket, _peer)| Accepted::new(socket));
+                    Some((accepted, listener))
                 });
-                (Some(token), futures::future::Either::Left(serve::serve(hook, access, incoming, drain)))
+                (Some(token), Box::pin(serve::serve(hook, access, incoming, drain)))
             }
             Listener::Unix(listener) => {
                 let incoming = UnixListenerStream::new(listener);
-                (None, futures::future::Either::Right(serve::serve(hook, Access::connected(), incoming, drain)))
+                (None, Box::pin(serve::serve(hook, Access::connected(), incoming, drain)))
+            }
+            Listener::Given(serve) => {
+                let (token, access) = Access::bearer();
+                let serving = serve(serve::service(hook, access), drain);
+                (
+                    Some(token),
+                    Box::pin(async {
+                        serving.await;
+                        Ok(())
+                    }),
+                )
             }
         };
         let (served, ()) = tokio::join!(serving, self.keep_registered(token));
@@ -165,7 +190,7 @@ impl Link {
     }
 
     async fn keep_registered(mut self, token: Option<BearerToken>) {
-        let mut pauses = gateway::pauses();
+        let mut pauses = gateway::pauses(self.gateway.machine());
         loop {
             let pause = match self.register().await {
                 Some(answer) => {
@@ -226,6 +251,7 @@ impl Link {
     /// Whether to go on.
     async fn pause(&self, pause: Duration) -> bool {
         tokio::select! {
+            biased;
             () = self.drain.signaled() => false,
             () = sleep(pause) => true,
         }
@@ -240,23 +266,26 @@ fn log_served(served: Result<(), ServeError>) {
 
 #[cfg(test)]
 mod tests {
+    use quiesce_runtime::machine::Machine;
+
     use super::*;
 
     #[tokio::test]
     async fn only_a_socket_that_nobody_listens_on_gives_way() {
         let directory = tempfile::tempdir().unwrap();
+        let network = &*Machine::local().network;
         let path = directory.path().join("hook.sock");
         let address = format!("unix:{}", path.display());
         std::fs::write(&path, "precious").unwrap();
-        bind(&address).await.unwrap_err();
+        bind(network, &address).await.unwrap_err();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_file(&path).unwrap();
 
-        let (living, _) = bind(&address).await.unwrap();
-        bind(&address).await.unwrap_err();
+        let (living, _) = bind(network, &address).await.unwrap();
+        bind(network, &address).await.unwrap_err();
         UnixStream::connect(&path).await.unwrap();
         drop(living);
         assert!(path.exists(), "left as by an agent that was killed");
-        bind(&address).await.unwrap();
+        bind(network, &address).await.unwrap();
     }
 }

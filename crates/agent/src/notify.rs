@@ -5,6 +5,7 @@
 //! may be open to all users: an application often runs under another one than its agent.
 
 use std::{
+    fmt,
     fs::{self, DirBuilder},
     io::{self, IoSliceMut},
     mem::MaybeUninit,
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures::stream::{self, BoxStream, StreamExt as _};
 use rustix::{
     cmsg_space,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg, sockopt::set_socket_passcred},
@@ -44,21 +46,26 @@ const DESCRIPTORS_MAX: usize = 4;
 
 /// What one message says. Whatever is not here is ignored: `WATCHDOG`, `FDSTORE`, `X_...`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Notice {
-    pub(crate) ready: bool,
-    pub(crate) stopping: bool,
-    pub(crate) reloading: bool,
+pub struct Notice {
+    /// It is of use now.
+    pub ready: bool,
+    /// It has begun to stop.
+    pub stopping: bool,
+    /// It reads its configuration again.
+    pub reloading: bool,
     /// Printable, at most [`SAID_MAX`] bytes. Empty: the application takes its words back.
-    pub(crate) status: Option<String>,
-    /// From now on.
-    pub(crate) extend: Option<Duration>,
-    pub(crate) main_pid: Option<i32>,
-    pub(crate) errno: Option<i32>,
+    pub status: Option<String>,
+    /// It wants to be left alone for so long from now on.
+    pub extend: Option<Duration>,
+    /// The process that is to be told things.
+    pub main_pid: Option<i32>,
+    /// Why it failed, as an error number.
+    pub errno: Option<i32>,
 }
 
 impl Notice {
     /// Never fails: what cannot be understood is not there. A later line replaces an earlier one of the same name.
-    pub(crate) fn parse(message: &[u8]) -> Self {
+    pub fn parse(message: &[u8]) -> Self {
         let mut notice = Self::default();
         for line in message.split(|byte| *byte == b'\n') {
             let line = String::from_utf8_lossy(line);
@@ -69,10 +76,13 @@ impl Notice {
                 ("RELOADING", "1") => notice.reloading = true,
                 ("STATUS", text) => notice.status = Some(printable(text)),
                 ("EXTEND_TIMEOUT_USEC", usec) => {
-                    notice.extend = usec.parse().ok().map(|usec| Duration::from_micros(usec).min(EXTEND_MAX));
+                    let extend = usec.parse().ok().map(|usec| Duration::from_micros(usec).min(EXTEND_MAX));
+                    notice.extend = extend.or(notice.extend);
                 }
-                ("MAINPID", pid) => notice.main_pid = pid.parse().ok().filter(|pid| *pid > 1),
-                ("ERRNO", errno) => notice.errno = errno.parse().ok(),
+                ("MAINPID", pid) => {
+                    notice.main_pid = pid.parse().ok().filter(|pid| *pid > 1).or(notice.main_pid);
+                }
+                ("ERRNO", errno) => notice.errno = errno.parse().ok().or(notice.errno),
                 _ => {}
             }
         }
@@ -94,16 +104,23 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Where the application sends its messages.
-#[derive(Debug)]
-pub(crate) struct NotifySocket {
-    socket: net::UnixDatagram,
-    path: PathBuf,
+pub struct NotifySocket {
+    /// What it finds in `NOTIFY_SOCKET`.
+    pub path: PathBuf,
+    /// The messages, each with the pid that sent it. It does not end; an error is the last that comes.
+    pub messages: BoxStream<'static, io::Result<(i32, Notice)>>,
+}
+
+impl fmt::Debug for NotifySocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotifySocket").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot bind the notify socket {}", path.display())]
-pub(crate) struct BindError {
+pub struct BindError {
     path: PathBuf,
     #[source]
     source: io::Error,
@@ -138,23 +155,19 @@ impl NotifySocket {
             net::UnixDatagram::from_std(socket)
         };
         let socket = bind().map_err(|source| BindError { path: path.to_owned(), source })?;
-        Ok(Self { socket, path: path.to_owned() })
+        let messages = stream::unfold(socket, |socket| async { Some((receive(&socket).await, socket)) });
+        Ok(Self { path: path.to_owned(), messages: messages.boxed() })
     }
+}
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The next message and the pid that sent it. Cancel-safe. Messages without a sender or too long are skipped.
-    pub(crate) async fn receive(&self) -> io::Result<(i32, Notice)> {
-        loop {
-            let received = self.socket.async_io(Interest::READABLE, || receive_now(&self.socket)).await;
-            match received {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+/// The next message and the pid that sent it. Messages without a sender or too long are skipped.
+async fn receive(socket: &net::UnixDatagram) -> io::Result<(i32, Notice)> {
+    loop {
+        match socket.async_io(Interest::READABLE, || receive_now(socket)).await {
+            Ok(Some(message)) => return Ok(message),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -216,6 +229,8 @@ mod tests {
     fn impossible_numbers_are_ignored() {
         let notice = Notice::parse(b"MAINPID=1\nEXTEND_TIMEOUT_USEC=-4\nERRNO=many");
         assert_eq!(notice, Notice::default());
+        let kept = Notice::parse(b"MAINPID=42\nMAINPID=1\nEXTEND_TIMEOUT_USEC=5\nEXTEND_TIMEOUT_USEC=soon");
+        assert_eq!((kept.main_pid, kept.extend), (Some(42), Some(Duration::from_micros(5))));
         let huge = Notice::parse(b"EXTEND_TIMEOUT_USEC=18446744073709551615");
         assert_eq!(huge.extend, Some(EXTEND_MAX));
     }
@@ -248,11 +263,11 @@ mod tests {
     #[tokio::test]
     async fn messages_arrive_with_their_sender() {
         let directory = tempfile::tempdir().unwrap();
-        let socket = NotifySocket::bind(directory.path(), "unused").unwrap();
+        let mut socket = NotifySocket::bind(directory.path(), "unused").unwrap();
         let sender = UnixDatagram::unbound().unwrap();
-        sender.send_to(&[b'x'; MESSAGE_MAX + 1], socket.path()).unwrap();
-        sender.send_to(b"READY=1", socket.path()).unwrap();
-        let (pid, notice) = socket.receive().await.unwrap();
+        sender.send_to(&[b'x'; MESSAGE_MAX + 1], &socket.path).unwrap();
+        sender.send_to(b"READY=1", &socket.path).unwrap();
+        let (pid, notice) = socket.messages.next().await.unwrap().unwrap();
         assert_eq!(u32::try_from(pid).unwrap(), std::process::id());
         assert!(notice.ready, "the message that is too long was skipped");
     }
@@ -263,8 +278,8 @@ mod tests {
         let long = directory.path().join("d".repeat(120));
         fs::create_dir(&long).unwrap();
         let id = uuid::Uuid::new_v4().to_string();
-        let first = NotifySocket::bind(&long, &id).unwrap().path().to_owned();
-        let second = NotifySocket::bind(&long, &id).unwrap().path().to_owned();
+        let first = NotifySocket::bind(&long, &id).unwrap().path;
+        let second = NotifySocket::bind(&long, &id).unwrap().path;
         assert_eq!(first, second);
         fs::remove_dir_all(first.parent().unwrap()).unwrap();
     }

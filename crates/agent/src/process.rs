@@ -11,6 +11,9 @@ pub(crate) mod membership;
 pub mod signal;
 pub(crate) mod table;
 
+pub use children::Exit;
+pub use table::{Entry, Reaction, Reactions, State};
+
 use std::{
     fmt, io,
     os::fd::{AsFd, OwnedFd},
@@ -26,11 +29,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// One process since the machine was booted. A pid alone is handed out again after its process is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// Process id, never 1 or below: 0 and negative numbers mean groups to the kernel, 1 is the machine or container.
-    pub(crate) pid: i32,
+    pub pid: i32,
     /// Start time in clock ticks since boot: field 22 of `/proc/PID/stat`.
-    pub(crate) start: u64,
+    pub start: u64,
 }
 
 impl fmt::Display for Identity {
@@ -41,14 +44,16 @@ impl fmt::Display for Identity {
 
 /// Why a process cannot be watched.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
+pub enum OpenError {
     /// Not a pid that may ever be signalled.
     #[error("pid {0} is not a process of an application")]
     Forbidden(i32),
     /// The operating system refused.
     #[error("cannot open pid {pid}")]
     Os {
+        /// Whose.
         pid: i32,
+        /// Why.
         #[source]
         source: io::Error,
     },

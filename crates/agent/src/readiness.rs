@@ -5,15 +5,9 @@
 
 use std::{fmt, future, str::FromStr, time::Duration};
 
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
-use crate::{
-    application::Ready,
-    process::helper::{CommandLine, Helper},
-};
+use crate::{application::Ready, host::Host, process::helper::CommandLine};
 
 /// Alive for so long counts as ready when nothing better is known. Programs that fail at once (wrong flag, port in use,
 /// no data directory) have failed by then.
@@ -80,7 +74,7 @@ impl fmt::Display for Probe {
 
 impl Probe {
     /// Completes with the proof. Dropping it ends whatever it is doing.
-    pub(crate) async fn prove(self, variables: Vec<(String, String)>) -> Ready {
+    pub(crate) async fn prove(self, host: Host, variables: Vec<(String, String)>) -> Ready {
         match self {
             Self::Notify => future::pending().await,
             Self::Auto | Self::Settle => {
@@ -88,13 +82,14 @@ impl Probe {
                 Ready::Settled
             }
             Self::Command(line) => {
-                while !succeeds(&line, &variables).await {
+                while !succeeds(&host, &line, &variables).await {
                     sleep(PAUSE).await;
                 }
                 Ready::Command
             }
             Self::Tcp(address) => {
-                while !matches!(timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await, Ok(Ok(_))) {
+                let network = host.machine.network;
+                while !matches!(timeout(CONNECT_LIMIT, network.connect(&address, None)).await, Ok(Ok(_))) {
                     sleep(PAUSE).await;
                 }
                 Ready::Tcp
@@ -103,9 +98,9 @@ impl Probe {
     }
 }
 
-async fn succeeds(line: &CommandLine, variables: &[(String, String)]) -> bool {
-    let exit = match Helper::spawn(line, variables) {
-        Ok(helper) => helper.wait(Some(COMMAND_LIMIT)).await,
+async fn succeeds(host: &Host, line: &CommandLine, variables: &[(String, String)]) -> bool {
+    let exit = match host.commands.run(line, variables, Some(COMMAND_LIMIT)) {
+        Ok(helper) => helper.await,
         Err(error) => Err(error),
     };
     match exit {
@@ -135,7 +130,7 @@ mod tests {
     async fn a_port_is_ready_when_it_accepts() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert_eq!(Probe::Tcp(address).prove(Vec::new()).await, Ready::Tcp);
+        assert_eq!(Probe::Tcp(address).prove(Host::linux(), Vec::new()).await, Ready::Tcp);
     }
 
     #[tokio::test]
@@ -143,6 +138,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tried");
         let line = format!("test -e {0} || {{ touch {0}; exit 1; }}", file.display()).parse().unwrap();
-        assert_eq!(Probe::Command(line).prove(Vec::new()).await, Ready::Command);
+        assert_eq!(Probe::Command(line).prove(Host::linux(), Vec::new()).await, Ready::Command);
     }
 }

@@ -3,6 +3,7 @@
 //! Owns what is served and to whom. It neither binds nor dials: the caller brings connections, whatever they are made
 //! of. Health is for everybody; all the rest takes the credentials that [`Access`] asks for.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +15,14 @@ use quiesce_protocol::v1::shutdown_hook_server::{SERVICE_NAME, ShutdownHookServe
 use quiesce_runtime::drain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{oneshot, watch};
+use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
+use tower::Layer as _;
+use tower::util::{BoxCloneSyncService, MapResponse, MapResponseLayer};
 
 use crate::hook::token::Digest;
 use crate::hook::{Hook, HookRefusal};
@@ -141,7 +145,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (alive, gone) = oneshot::channel::<()>();
-    let connection = Attached { inner: connection, _alive: Arc::new(alive) };
+    let connection = Accepted { inner: connection, _alive: Some(Arc::new(alive)) };
     // The server takes the end of `incoming` for the end of its work, so that comes when the connection is dropped.
     let end = stream::once(async move {
         // Nothing is ever sent: this returns when the other half is dropped together with the connection.
@@ -151,11 +155,27 @@ where
     serve(hook, Access::connected(), incoming, drain).await
 }
 
-fn routes(hook: Hook, access: Access) -> Result<Routes, ServeError> {
-    let guarded = InterceptorLayer::new(move |request: Request<()>| {
+/// Takes calls of the hook as HTTP requests and answers them.
+pub type Service = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+
+/// `hook`, for whoever has the credentials, without sockets, health or reflection.
+pub fn service(hook: Hook, access: Access) -> Service {
+    let hook = ShutdownHookServer::new(hook).max_decoding_message_size(MESSAGE_MAX);
+    let guarded = InterceptorLayer::new(guard(access)).layer(hook);
+    let plain = MapResponse::new(guarded, |response: http::Response<_>| complete(response.map(Body::new)));
+    BoxCloneSyncService::new(plain)
+}
+
+/// Lets through who has the credentials.
+fn guard(access: Access) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| {
         access.check(request.metadata()).map_err(Status::from)?;
         Ok(request)
-    });
+    }
+}
+
+fn routes(hook: Hook, access: Access) -> Result<Routes, ServeError> {
+    let guarded = InterceptorLayer::new(guard(access));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(quiesce_protocol::FILE_DESCRIPTOR_SET)
@@ -168,6 +188,7 @@ fn routes(hook: Hook, access: Access) -> Result<Routes, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
     let hook = ShutdownHookServer::new(hook).max_decoding_message_size(MESSAGE_MAX);
+    let hook = MapResponseLayer::new(complete).named_layer(hook);
     let v1 = reflection().build_v1().map_err(ServeError::Reflection)?;
     let v1alpha = reflection().build_v1alpha().map_err(ServeError::Reflection)?;
     Ok(Routes::new(guarded.named_layer(hook))
@@ -176,25 +197,49 @@ fn routes(hook: Hook, access: Access) -> Result<Routes, ServeError> {
         .add_service(health_service))
 }
 
-/// A connection whose end can be noticed.
-struct Attached<C> {
-    inner: C,
-    _alive: Arc<oneshot::Sender<()>>,
+/// `response`, or the same error with the details that are missing: messages that are too large or not protobuf are
+/// refused before any code of the hook sees them, with a bare code.
+fn complete(response: http::Response<Body>) -> http::Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    if !status.details().is_empty() {
+        return response;
+    }
+    let refusal = match status.code() {
+        Code::OutOfRange if status.message().contains("too large") => HookRefusal::TooLarge { maximum: MESSAGE_MAX },
+        Code::Internal if status.message().contains("decode") => {
+            HookRefusal::field("", "the request is not a message of the expected type")
+        }
+        // Made by the client (deadlines, cancellations), or bugs, which carry no details.
+        _ => return response,
+    };
+    Status::from(refusal).into_http()
 }
 
-impl<C> Connected for Attached<C> {
+/// A connection of whom nothing need be known. Its end can be noticed.
+pub(crate) struct Accepted<C> {
+    inner: C,
+    _alive: Option<Arc<oneshot::Sender<()>>>,
+}
+
+impl<C> Accepted<C> {
+    pub(crate) fn new(inner: C) -> Self {
+        Self { inner, _alive: None }
+    }
+}
+
+impl<C> Connected for Accepted<C> {
     type ConnectInfo = ();
 
     fn connect_info(&self) -> Self::ConnectInfo {}
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Attached<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for Accepted<C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Attached<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for Accepted<C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

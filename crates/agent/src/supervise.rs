@@ -24,14 +24,13 @@ mod members;
 mod run;
 mod stopping;
 
-use std::{ffi::OsString, future::pending, io};
+use std::{ffi::OsString, io};
 
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture};
 use quiesce_runtime::tasks::Tasks;
 use rustix::process::Signal;
 use tokio::{
     select,
-    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
 };
 
@@ -43,7 +42,7 @@ use crate::{
     hold,
     journal::{self, Journal},
     process::{
-        helper::{self, CommandLine},
+        helper::CommandLine,
         signal::{self, Ladder},
     },
     readiness::Probe,
@@ -167,18 +166,12 @@ impl Supervisor {
     /// Passes on to the application what a terminal or an operator sends to the agent: SIGHUP, SIGUSR1, SIGUSR2,
     /// SIGWINCH. Runs until the keeper has ended. SIGTERM and SIGINT are not passed on: to stop is an order.
     pub async fn forward_signals(self) -> io::Result<()> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut user1 = signal(SignalKind::user_defined1())?;
-        let mut user2 = signal(SignalKind::user_defined2())?;
-        let mut window = signal(SignalKind::window_change())?;
+        let mut signals = self.journal.host().signals.to_pass_on()?;
         loop {
             let received = select! {
-                Some(()) = hangup.recv() => Signal::HUP,
-                Some(()) = user1.recv() => Signal::USR1,
-                Some(()) = user2.recv() => Signal::USR2,
-                Some(()) = window.recv() => Signal::WINCH,
+                biased; // once the keeper has ended nobody is left to pass anything on to
                 () = self.orders.closed() => return Ok(()),
-                else => pending().await,
+                Some(received) = signals.next() => received,
             };
             if self.orders.send(Order::Forward(received)).await.is_err() {
                 return Ok(());
@@ -212,7 +205,7 @@ impl Application for Supervisor {
 
     fn check_start(&self) -> Result<(), String> {
         let (name, path) = &self.program;
-        helper::find_program(name, path).map(|_| ())
+        self.journal.host().commands.find(name, path).map(|_| ())
     }
 
     fn hold(&self, order: HoldOrder) -> BoxFuture<'_, Result<(), HoldError>> {
@@ -229,6 +222,10 @@ impl Application for Supervisor {
 
     fn start(&self, order: StartOrder) -> BoxFuture<'_, Result<(), StartError>> {
         Box::pin(async { self.ask(|reply| Order::Start(order, reply)).await.unwrap_or(Err(StartError::Ended)) })
+    }
+
+    fn has_standing_permission(&self) -> bool {
+        self.journal.contents().has_standing_permission()
     }
 
     fn retire(&self) -> BoxFuture<'_, Result<(), HoldError>> {

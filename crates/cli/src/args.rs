@@ -3,10 +3,15 @@
 //! Owns names, defaults and help texts. It reads no environment and talks to nobody; what a command does stands in
 //! [`crate::commands`].
 
+mod store;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use quiesce_runtime::duration;
+
+pub(crate) use store::{BackupArgs, CheckArgs, RestoreArgs, StoreArgs, StoreCommand};
 
 /// Where the scheduler answers when nobody says otherwise.
 pub(crate) const DEFAULT_SCHEDULER: &str = "http://127.0.0.1:7600";
@@ -70,6 +75,8 @@ pub(crate) enum Command {
     Client(ClientCommand),
     /// Run the scheduler
     Scheduler(quiesce_scheduler::args::SchedulerArgs),
+    /// Check the state a scheduler keeps, back it up, restore it
+    Store(StoreArgs),
     /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
     Agent(quiesce_agent::args::AgentArgs),
     /// See it all on this machine, in half a minute: migrations under load, a rollback, a crash, a deletion
@@ -108,6 +115,8 @@ pub(crate) enum ClientCommand {
     Extend(ExtendArgs),
     /// Forget an instance that is gone for good; refused while a copy of it may run
     Forget(ForgetArgs),
+    /// After a restore: say where an application runs, so that it is started and stopped again
+    Readmit(ReadmitArgs),
 }
 
 /// The kinds of resources.
@@ -135,7 +144,7 @@ pub(crate) enum Kind {
     name: db
     cluster: a
     placement: {agents: {}}
-    policy: {gracePeriod: 90s}
+    policy: {gracePeriod: 1m30s}
 
 Fields that are not in the document stay as they are; those that are replace the old value as a whole."
 )]
@@ -191,7 +200,7 @@ pub(crate) struct RequestArgs {
     #[arg(long)]
     pub(crate) detach: bool,
     /// How long to follow; then exit with 4, while the operation goes on
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -200,13 +209,13 @@ pub(crate) struct RequestArgs {
 #[command(next_help_heading = "Policy, for this operation only")]
 pub(crate) struct PolicyArgs {
     /// How long one attempt may take until the application has ended, such as 90s
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) grace_period: Option<Duration>,
     /// By how much the application may prolong that in total
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) max_extension: Option<Duration>,
     /// How long a started instance may take to become ready
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) start_timeout: Option<Duration>,
     /// How often to try, the first time included
     #[arg(long, value_name = "N")]
@@ -263,7 +272,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "operation")]
     pub(crate) filter: Option<String>,
     /// How long to follow; then exit with 4
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) common: Common,
@@ -319,11 +328,30 @@ pub(crate) struct ForgetArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A store that was restored from a backup does not know what has happened since. Before you readmit an \
+application, see where it really runs, and make sure that no other copy of it does."
+)]
+pub(crate) struct ReadmitArgs {
+    /// The applications: db or applications/db
+    #[arg(value_name = "APP", required_unless_present = "all")]
+    pub(crate) applications: Vec<String>,
+    /// Every application that waits for it, each where the backup says it runs
+    #[arg(long, conflicts_with_all = ["applications", "cluster"])]
+    pub(crate) all: bool,
+    /// Where it runs, if that is not where the backup says
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExtendArgs {
     /// The operation: op-7f3k or operations/op-7f3k
     pub(crate) operation: String,
     /// How much longer than now, such as 30s
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) by: Duration,
     /// Why, for people and the record
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -344,17 +372,6 @@ pub(crate) struct DemoArgs {
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
-}
-
-/// "30s", "1m30s"; the contract allows seven days at most.
-fn duration(text: &str) -> Result<Duration, String> {
-    /// The largest duration of the contract (types.proto, "Time").
-    const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-    let value = humantime::parse_duration(text).map_err(|error| format!("{error} (write 30s, 1m30s, 2h)"))?;
-    if value > LONGEST {
-        return Err("longer than 7 days".to_owned());
-    }
-    Ok(value)
 }
 
 #[cfg(test)]
@@ -381,12 +398,5 @@ mod tests {
         for (text, kind) in [("applications", Kind::Application), ("inst", Kind::Instance), ("op", Kind::Operation)] {
             assert_eq!(Kind::from_str(text, false), Ok(kind));
         }
-    }
-
-    #[test]
-    fn durations_have_units_and_an_upper_limit() {
-        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-        assert!(duration("30").unwrap_err().contains("write 30s"));
-        assert_eq!(duration("8days"), Err("longer than 7 days".to_owned()));
     }
 }

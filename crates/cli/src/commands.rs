@@ -11,7 +11,9 @@ mod get;
 mod operation;
 mod policy;
 mod progress;
+mod readmit;
 mod request;
+mod store;
 mod watch;
 
 use std::io::{self, Write as _};
@@ -68,6 +70,7 @@ pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
     let Cli { common, command } = cli;
     match command {
         Command::Client(command) => ended(block_on(client(command, common, surroundings))),
+        Command::Store(args) => ended(store::run(args.command, common, &surroundings)),
         Command::Scheduler(args) => serve("scheduler", &common, || quiesce_scheduler::args::run(args)),
         Command::Agent(args) => serve("agent", &common, || quiesce_agent::run(args)),
         #[cfg(feature = "demo")]
@@ -113,7 +116,9 @@ fn completions(shell: clap_complete::Shell) -> Result<Ending, Error> {
 }
 
 async fn client(command: ClientCommand, outer: Common, surroundings: Surroundings) -> Result<Ending, Error> {
-    use ClientCommand::{Apply, Cancel, Confirm, Delete, Describe, Extend, Forget, Get, Migrate, Retry, Watch};
+    use ClientCommand::{
+        Apply, Cancel, Confirm, Delete, Describe, Extend, Forget, Get, Migrate, Readmit, Retry, Watch,
+    };
     let session = |common: &Common| Session::new(common.clone().over(outer.clone()), &surroundings);
     match command {
         Apply(args) => apply::run(&session(&args.common), args).await,
@@ -127,6 +132,7 @@ async fn client(command: ClientCommand, outer: Common, surroundings: Surrounding
         Confirm(args) => operation::confirm(&session(&args.common), args).await,
         Extend(args) => operation::extend(&session(&args.common), args).await,
         Forget(args) => forget::run(&session(&args.common), args).await,
+        Readmit(args) => readmit::run(&session(&args.common), args).await,
     }
 }
 

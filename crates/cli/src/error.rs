@@ -193,7 +193,11 @@ impl Reason {
             "CALLER_NOT_ALLOWED" | "CREDENTIALS_INVALID" => {
                 "the scheduler does not accept who you are; ask whoever runs it".to_owned()
             }
-            "NOT_SERVING" => "the scheduler is starting or stopping; try again".to_owned(),
+            "RESTORE_UNCONFIRMED" => format!(
+                "see where it runs (quiesce get instances), make sure that no other copy does, then: quiesce readmit \
+                 {application}"
+            ),
+            "NOT_SERVING" => "what runs goes on or rests where it is; try again when that is over".to_owned(),
             _ => return None,
         })
     }

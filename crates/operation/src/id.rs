@@ -20,7 +20,7 @@ pub const OPERATION_MAX: usize = 40;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is not {what}: {rule}")]
 pub struct NameError {
-    /// The text as given, cut to a bounded length.
+    /// The text as given, cut to a bounded length, its control characters escaped: errors get into terminals and logs.
     pub text: String,
     /// What it should have been.
     pub what: &'static str,
@@ -29,7 +29,7 @@ pub struct NameError {
 }
 
 fn refuse(text: &str, what: &'static str, rule: &'static str) -> NameError {
-    NameError { text: text.chars().take(2 * LABEL_MAX).collect(), what, rule }
+    NameError { text: text.chars().take(LABEL_MAX).flat_map(char::escape_debug).collect(), what, rule }
 }
 
 fn is_lower_alnum(byte: u8) -> bool {
@@ -187,6 +187,8 @@ mod tests {
         assert!(ClusterId::parse("arn:aws:eks@Edge_1").is_ok());
         assert!(ClusterId::parse("a/b").is_err());
         assert!(ClusterId::parse("a b").is_err());
+        let shown = ApplicationId::parse(&format!("\x1b[2J{}", "x".repeat(1000))).unwrap_err().text;
+        assert!(shown.starts_with("\\u{1b}[2Jx") && shown.len() < 100, "{shown}");
     }
 
     #[test]

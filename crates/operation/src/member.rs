@@ -40,7 +40,7 @@ impl Again {
     /// The pause after `previous`, or the first one.
     #[must_use]
     pub fn after(previous: Option<Self>, now: Moment) -> Self {
-        let pause = previous.map_or(REJOIN_FIRST, |again| (again.pause * 2).min(REJOIN_MAX));
+        let pause = previous.map_or(REJOIN_FIRST, |again| again.pause.saturating_mul(2).min(REJOIN_MAX));
         Self { at: now + pause, pause }
     }
 }
@@ -341,7 +341,7 @@ impl Member {
         let grows = total > shutdown.grace;
         let refused_anew = !granted && shutdown.denied.is_none_or(|denied| wanted > denied);
         if grows {
-            shutdown.extension += total - shutdown.grace;
+            shutdown.extension = shutdown.extension.saturating_add(total - shutdown.grace);
             shutdown.grace = total;
         }
         if !granted {

@@ -11,6 +11,7 @@ mod forcing;
 mod listening;
 mod preparing;
 mod recovering;
+mod restoring;
 mod rolling_back;
 mod starting;
 mod state;
@@ -36,6 +37,15 @@ use state::{Stage, State};
 /// Highest epoch a hook is believed. A registry that counts starts never gets near it; a hook that speaks of a higher one
 /// would use up the numbers of its application.
 pub(crate) const EPOCH_BELIEVED_MAX: u64 = 1 << 62;
+
+/// Highest epoch that is taken from a store. Registries and hooks lead up to [`EPOCH_BELIEVED_MAX`]; from there on the
+/// starts of one operation never get this far, and from here on counting could not overflow in anybody's lifetime.
+const EPOCH_STORED_MAX: u64 = 1 << 63;
+/// The same for rounds, attempts and fences: one a second for 68 years.
+const COUNT_STORED_MAX: u32 = 1 << 31;
+
+/// What is wrong with a number beyond these two. Public for those who count on from the last one that is taken.
+pub const COUNTED_TOO_FAR: &str = "a count that nobody can have reached";
 
 /// Stored data that cannot be an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -327,7 +337,8 @@ impl Operation {
         if request.force {
             overrides.push(overriding(OverrideKind::Force, &request.caller, now, None));
         }
-        let epoch = members.iter().chain(&targets).map(|one| one.epoch).fold(epoch, u64::max);
+        // An epoch of its own: by it hooks tell a command of this operation from one of an operation before.
+        let epoch = members.iter().chain(&targets).map(|one| one.epoch).fold(epoch, u64::max) + 1;
         let operation = Self {
             id,
             policy,
@@ -337,7 +348,7 @@ impl Operation {
             attempt: 0,
             tries: 0,
             serial: 0,
-            members: members.into_iter().map(Member::new).collect(),
+            members: members.into_iter().map(|member| Member::new(Registered { epoch, ..member })).collect(),
             starts: targets
                 .into_iter()
                 .map(|target| StartMember::new(target.instance, target.cluster, target.stop_order, false))
@@ -368,6 +379,14 @@ impl Operation {
         if self.round == 0 {
             return broken("round 0");
         }
+        let counts = [self.round, self.attempt, self.tries, self.serial];
+        if self.epoch > EPOCH_STORED_MAX || counts.into_iter().any(|count| count > COUNT_STORED_MAX) {
+            return broken(COUNTED_TOO_FAR);
+        }
+        let all_have_ended = self.members.iter().all(Member::has_ended);
+        if self.is_behind_the_gate() && !all_have_ended {
+            return broken("an instance behind the gate that has not ended");
+        }
         if self.request.kind == Kind::Migrate && self.request.target.is_none() {
             return broken("a migration without a target");
         }
@@ -396,6 +415,26 @@ impl Operation {
             return broken("an instance twice");
         }
         Ok(())
+    }
+}
+
+impl Operation {
+    /// Whether its state says that everything has ended.
+    fn is_behind_the_gate(&self) -> bool {
+        match self.state {
+            State::Stopped { .. } | State::Starting | State::Finalizing { .. } | State::Succeeded => true,
+            State::Pending
+            | State::Preparing
+            | State::Stopping
+            | State::BackingOff { .. }
+            | State::Forcing
+            | State::Cancelling { .. }
+            | State::RollingBack
+            | State::Degraded { .. }
+            | State::Cancelled
+            | State::RolledBack
+            | State::Abandoned => false,
+        }
     }
 }
 
@@ -484,7 +523,8 @@ impl Operation {
         if self.is_done() {
             self.ended = Some(now);
         } else if matches!(self.state, State::Degraded { .. }) {
-            self.spent += self.since.take().map_or(Duration::ZERO, |since| now.since(since));
+            let spent = self.since.take().map_or(Duration::ZERO, |since| now.since(since));
+            self.spent = self.spent.saturating_add(spent);
         } else {
             self.since = self.since.or(Some(now));
         }

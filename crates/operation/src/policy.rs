@@ -160,7 +160,9 @@ impl Policy {
         bound("settle_period", self.settle_period, Duration::ZERO);
         bound("start_timeout", self.start_timeout, second);
         bound("retry.initial_backoff", self.initial_backoff, BACKOFF_MIN);
-        bound("retry.max_backoff", self.max_backoff, self.initial_backoff);
+        // An initial backoff that is out of bounds itself is not the fault of the maximum.
+        let initial = if self.initial_backoff <= DURATION_MAX { self.initial_backoff } else { BACKOFF_MIN };
+        bound("retry.max_backoff", self.max_backoff, initial);
         if self.max_attempts == 0 || self.max_attempts > ATTEMPTS_MAX {
             found.push((
                 "retry.max_attempts",

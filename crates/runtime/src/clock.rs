@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -77,6 +78,20 @@ pub trait Source: Send + Sync {
     fn boottime_ms(&self) -> u64;
     /// Milliseconds since 1970 by the wall clock; 0 if it is set before that.
     fn wall_ms(&self) -> u64;
+}
+
+impl<T: Source + ?Sized> Source for Arc<T> {
+    fn boot_id(&self) -> io::Result<String> {
+        (**self).boot_id()
+    }
+
+    fn boottime_ms(&self) -> u64 {
+        (**self).boottime_ms()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        (**self).wall_ms()
+    }
 }
 
 /// The clocks of the Linux kernel this process runs on.
@@ -157,6 +172,11 @@ impl Timeline {
             timeline_ms: self.at(boottime_ms),
             wall_ms: self.source.wall_ms(),
         }
+    }
+
+    /// The wall clock, milliseconds since 1970. For people only, as [`wall_now`].
+    pub fn wall_ms(&self) -> u64 {
+        self.source.wall_ms()
     }
 
     fn at(&self, boottime_ms: u64) -> u64 {

@@ -1,12 +1,15 @@
-//! What every process of Quiesce needs from its surroundings: telemetry, clock, signals, drain, tasks, backoff.
+//! What every process of Quiesce needs from its surroundings: machine, clock, signals, drain, tasks, backoff,
+//! telemetry, and durations as people write them.
 //!
-//! This crate is where time, the terminal and the operating system's signals enter; everything above takes them as
-//! values or behind [`clock::Clock`]. It knows nothing of operations, agents or the protocol, and depends on none of
+//! This crate is where time, the network, chance, the terminal and the operating system's signals enter; everything
+//! above takes them as values, from a [`machine::Machine`] or behind [`clock::Clock`]. It knows nothing of operations, agents or the protocol, and depends on none of
 //! our crates.
 
 pub mod backoff;
 pub mod clock;
 pub mod drain;
+pub mod duration;
+pub mod machine;
 pub mod signals;
 pub mod tasks;
 pub mod telemetry;

@@ -72,6 +72,7 @@ impl Signals {
     pub async fn next(&mut self) -> Signal {
         // `recv` ends with `None` only when the runtime's signal driver is gone, and then nothing polls this either.
         tokio::select! {
+            biased; // both mean the same
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Interrupt,
         }

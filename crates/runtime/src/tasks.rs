@@ -5,7 +5,7 @@
 //! before the limit given to [`Tasks::shutdown`] is over.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,6 +81,12 @@ impl Tasks {
         self.tracker.is_empty()
     }
 
+    /// Aborts every task at its next await point, and waits for nothing: what a crash of the process does.
+    pub fn abort(&self) {
+        // Whoever crashes has nobody to tell what was lost.
+        let _names = self.running.abort_all();
+    }
+
     /// Waits until every task has ended, at most `limit`; then aborts the rest and names them in the error. Tasks
     /// spawned meanwhile are waited for as well.
     pub async fn shutdown(&self, limit: Duration) -> Result<(), UnfinishedError> {
@@ -130,7 +136,7 @@ struct Running {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    entries: HashMap<u64, (String, Option<AbortHandle>)>,
+    entries: BTreeMap<u64, (String, Option<AbortHandle>)>,
 }
 
 impl Running {

@@ -14,9 +14,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quiesce_runtime::drain;
 use quiesce_runtime::tasks::Tasks;
-use quiesce_store::Store;
+use quiesce_store::{Condition, Store};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::driver::Handle;
@@ -36,6 +36,7 @@ pub(crate) struct Admin {
     pub(crate) metrics: Metrics,
     pub(crate) driver: Handle,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) condition: watch::Receiver<Condition>,
     pub(crate) drain: drain::Watch,
 }
 
@@ -94,22 +95,23 @@ impl Admin {
         }
     }
 
-    fn why_not_ready(&self) -> Option<&'static str> {
+    fn why_not_ready(&self) -> Option<String> {
         if self.drain.is_draining() {
-            return Some("the scheduler is stopping");
+            return Some("the scheduler is stopping".to_owned());
         }
-        if self.store.durable().has_changed().is_err() {
-            return Some("the store has failed");
+        let condition = *self.condition.borrow();
+        if condition != Condition::Good {
+            return Some(condition.to_string());
         }
         if !self.driver.is_healthy() {
-            return Some("an operation is not driven or cannot be stored; see the log");
+            return Some("an operation is not driven or cannot be stored; see the log".to_owned());
         }
         None
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let revision = self.store.durable().borrow().as_u64();
-        match self.metrics.render(self.driver.gauges(), revision) {
+        match self.metrics.render(self.driver.gauges(), revision, *self.condition.borrow()) {
             Ok(body) => {
                 let mut response = text(StatusCode::OK, body);
                 let kind = http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

@@ -16,9 +16,12 @@ use quiesce_operation::{
     StateName,
 };
 use quiesce_protocol::v1;
+use quiesce_runtime::machine::Machine;
 use quiesce_store::{Batch, Expect, Revision, Space};
 use tracing::info;
-use uuid::{Builder, Uuid};
+use uuid::Builder;
+
+use quiesce_mutation::{Mutant, active};
 
 use crate::convert;
 use crate::convert::resource::etag;
@@ -83,13 +86,14 @@ struct Draft {
 pub(crate) struct Admission {
     registry: Registry,
     driver: Handle,
+    machine: Machine,
     /// The millisecond of the last identifier.
     last_id: Arc<AtomicU64>,
 }
 
 impl Admission {
-    pub(crate) fn new(registry: Registry, driver: Handle) -> Self {
-        Self { registry, driver, last_id: Arc::default() }
+    pub(crate) fn new(registry: Registry, driver: Handle, machine: Machine) -> Self {
+        Self { registry, driver, machine, last_id: Arc::default() }
     }
 
     /// Accepts the request, or finds what the same request led to before.
@@ -109,6 +113,9 @@ impl Admission {
             let batch = self.batch(&draft).await?;
             let batch = self.registry.remember(batch, request_id.as_ref(), free, RequestResult::Operation(id.clone()));
             let batch = finish(batch, &draft);
+            if active(Mutant::AnswersBeforePersisting) {
+                return Ok(Accepted { operation: draft.operation, revision: Revision::ZERO });
+            }
             let revision = match &draft.supersedes {
                 None => self.registry.commit(batch).await?.map(|committed| committed.last),
                 Some(old) => self.supersede(old, &id, batch).await?,
@@ -150,6 +157,9 @@ impl Admission {
         if !ask.etag.is_empty() && ask.etag != etag(application.revision) {
             return Err(Problem::EtagMismatch(name));
         }
+        if record.restored.is_some() {
+            return Err(Problem::RestoreUnconfirmed(name));
+        }
         let supersedes = self.holder_to_supersede(ask, record).await?;
         if ask.source.as_ref().is_some_and(|source| *source != record.cluster) {
             return Err(Problem::SourceClusterMismatch { application: name, cluster: record.cluster.clone() });
@@ -172,7 +182,7 @@ impl Admission {
             labels: ask.labels.clone(),
             time: convert::now(&*self.registry.clock),
         };
-        let (operation, events) = Operation::accept(self.new_id(), request, policy, members, targets, record.epoch);
+        let (operation, events) = Operation::accept(self.new_id()?, request, policy, members, targets, record.epoch);
         Ok(Draft { application, operation, events, supersedes })
     }
 
@@ -198,6 +208,7 @@ impl Admission {
         let key = application_key(&application.record.name);
         let record = ApplicationRecord {
             active_operation: Some(operation.id().clone()),
+            epoch: operation.epoch(),
             updated: operation.request().time,
             ..application.record.clone()
         };
@@ -226,14 +237,14 @@ impl Admission {
 
     /// A new identifier. Made from the timeline, which never goes back, so that later operations sort behind earlier
     /// ones whatever becomes of the wall clock; no two of one process share a millisecond.
-    fn new_id(&self) -> OperationId {
+    fn new_id(&self) -> Result<OperationId, Problem> {
         let now = self.registry.clock.now();
         let next = |last: u64| now.max(last + 1);
         let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
         let millis = next(last.unwrap_or_else(|last| last));
         let mut random = [0; 10];
-        random.copy_from_slice(&Uuid::new_v4().as_bytes()[6..]);
-        OperationId::from_uuid(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+        self.machine.entropy.fill(&mut random).map_err(|error| Problem::Internal(Box::new(error)))?;
+        Ok(OperationId::from_uuid(Builder::from_unix_timestamp_millis(millis, &random).into_uuid()))
     }
 }
 

@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use quiesce_operation::{ApplicationId, InstanceId};
+use quiesce_runtime::machine::Socket;
 
-use crate::hooks::{Hooks, Name, Socket};
+use crate::hooks::{Hooks, Name};
 use crate::secrets::{AttachToken, Entropy, EntropyError, Secrets};
 
 /// Longest preface line, its end included; of the contract.
@@ -54,7 +55,7 @@ struct Issued {
 
 /// Why an agent was sent away.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(crate) enum Refusal {
     #[error("no preface line in time")]
     Slow,
     #[error("not a preface line")]
@@ -67,7 +68,7 @@ enum Refusal {
 
 impl Refusal {
     /// Code and reason of the line that says no; none where nobody would read it.
-    fn line(&self) -> Option<&'static str> {
+    pub(crate) fn line(&self) -> Option<&'static str> {
         match self {
             Self::Slow | Self::Malformed => Some("QUIESCE/1 ERROR INVALID_ARGUMENT INVALID_FIELD\r\n"),
             Self::Token => Some("QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID\r\n"),
@@ -115,7 +116,7 @@ impl Attachments {
     }
 
     /// Reads the preface, spends the token, says yes.
-    async fn admit(&self, socket: &mut impl Socket) -> Result<Name, Refusal> {
+    pub(crate) async fn admit(&self, socket: &mut impl Socket) -> Result<Name, Refusal> {
         let line = timeout(LINE_TIMEOUT, read_line(socket)).await.map_err(|_elapsed| Refusal::Slow)??;
         let token = line.strip_prefix(PREFACE).and_then(AttachToken::parse).ok_or(Refusal::Malformed)?;
         let digest = self.secrets.attach_digest(&token);
@@ -173,6 +174,8 @@ async fn say(socket: &mut impl Socket, line: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use quiesce_runtime::machine::Machine;
+
     use super::*;
 
     fn name() -> Name {
@@ -180,7 +183,8 @@ mod tests {
     }
 
     fn none() -> Outstanding {
-        Outstanding { entropy: crate::secrets::system_entropy(), tokens: HashMap::new(), by_instance: HashMap::new() }
+        let entropy = crate::secrets::entropy_of(&Machine::local());
+        Outstanding { entropy, tokens: HashMap::new(), by_instance: HashMap::new() }
     }
 
     #[test]

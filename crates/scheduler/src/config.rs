@@ -14,6 +14,7 @@ use quiesce_runtime::telemetry::{DEFAULT_FILTER, Format, Telemetry, chain};
 
 use crate::args::SchedulerArgs;
 use crate::server::{Config, StoreChoice};
+use crate::validate::{Violations, is_endpoint};
 use file::File;
 
 /// Where the scheduler listens unless told otherwise.
@@ -100,7 +101,8 @@ fn defaults() -> File {
 }
 
 /// `/var/lib/quiesce/scheduler` for root, else the state directory of the user.
-fn default_data_dir() -> Option<PathBuf> {
+#[must_use]
+pub fn default_data_dir() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/quiesce/scheduler"));
     }
@@ -112,6 +114,13 @@ fn default_data_dir() -> Option<PathBuf> {
 fn read(path: &Path) -> Result<File, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The settings that a file with this content would give, without flags.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn from_text(text: &str) -> Result<Settings, Problems> {
+    let file: File = toml::from_str(text).map_err(|error| Problems(vec![error.to_string()]))?;
+    resolve(file.or(defaults()), Vec::new())
 }
 
 fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Problems> {
@@ -131,9 +140,16 @@ fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Probl
     for (field, what) in default_policy.violations() {
         problems.push(format!("policy.{field}: {what}"));
     }
+    let parameters = effective.policy.parameters.clone().into_iter().collect();
+    let mut bad = Violations::new();
+    bad.parameters("policy.parameters", &parameters);
+    problems.extend(bad.into_lines());
+    let attach_endpoint = effective.attach_endpoint.clone().unwrap_or_default();
+    if !attach_endpoint.is_empty() && (attach_endpoint.starts_with("unix:") || !is_endpoint(&attach_endpoint)) {
+        problems.push(format!("attach_endpoint = {attach_endpoint:?} is not host:port"));
+    }
     match (listen, store) {
         (Some(listen), Some(store)) if problems.is_empty() => {
-            let attach_endpoint = effective.attach_endpoint.clone().unwrap_or_default();
             let config = Config { listen, admin_listen, store, default_policy, attach_endpoint };
             Ok(Settings { config, telemetry, effective })
         }
@@ -146,7 +162,8 @@ fn address(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAd
         return Some(address);
     }
     // `localhost:7600` is what people type; other names would depend on who answers.
-    let resolved = text.strip_prefix("localhost:").and_then(|_| text.to_socket_addrs().ok()?.next());
+    let port = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+    let resolved = port.and_then(|port| ("localhost", port).to_socket_addrs().ok()?.next());
     if resolved.is_none() {
         problems.push(format!("{key} = {text:?} is not an address such as 127.0.0.1:7600"));
     }
@@ -154,6 +171,9 @@ fn address(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAd
 }
 
 fn store(effective: &File, problems: &mut Vec<String>) -> Option<StoreChoice> {
+    if effective.etcd_endpoints.is_some() && effective.store.as_deref() != Some("etcd") {
+        problems.push("etcd_endpoints are for store = \"etcd\"; leave them out".to_owned());
+    }
     match effective.store.as_deref() {
         Some("memory") => Some(StoreChoice::Memory),
         Some("embedded") | None => {
@@ -218,14 +238,36 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported() {
-        let (_file, mut args) = file("[policy]\ngrace_period = \"90h\"\n");
+        let (_file, mut args) = file("[policy]\ngrace_period = \"90h\"\nparameters = { \"\" = \"x\" }\n");
+        args.attach_endpoint = Some("nowhere".to_owned());
         args.listen = Some("0.0.0.0:7600".to_owned());
         args.admin_listen = Some("nowhere".to_owned());
         args.store = Some("etcd".to_owned());
         args.log_format = Some("xml".to_owned());
         let problems = load(&args).unwrap_err().to_string();
-        for part in ["--insecure", "admin_listen", "not built in", "log.format", "policy.grace_period"] {
+        for part in [
+            "--insecure",
+            "admin_listen",
+            "not built in",
+            "log.format",
+            "policy.grace_period",
+            "policy.parameters",
+            "attach_endpoint",
+        ] {
             assert!(problems.contains(part), "{part} in {problems}");
+        }
+    }
+
+    #[test]
+    fn no_name_but_localhost_is_looked_up() {
+        for text in ["localhost:80", "127.0.0.1:80"] {
+            assert_eq!(address("listen", text, &mut Vec::new()).unwrap().port(), 80, "{text}");
+        }
+        // What stands before the last colon would be asked of the network; `localhost:` in front makes it no better.
+        for text in ["localhost:nowhere.invalid:80", "localhost:127.0.0.1:80", "nowhere.invalid:80", "localhost:port"] {
+            let mut problems = Vec::new();
+            assert_eq!(address("listen", text, &mut problems), None, "{text}");
+            assert_eq!(problems.len(), 1, "{text}");
         }
     }
 

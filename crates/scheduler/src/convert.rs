@@ -13,6 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use quiesce_operation::{ApplicationId, InstanceId, Moment, OperationId};
 use quiesce_runtime::clock::Clock;
 
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
+
 /// `applications/{application}`
 pub(crate) fn application_name(application: &ApplicationId) -> String {
     format!("applications/{application}")
@@ -44,6 +46,14 @@ pub(crate) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
+/// A duration of the wire; `None` if it is negative or breaks the rules of its message (nanoseconds of a second's worth,
+/// one sign). The library's own conversion mends some of that silently, and overflows over the most negative one.
+pub(crate) fn duration_from_wire(duration: &prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(duration.seconds).ok()?;
+    let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < NANOS_PER_SECOND)?;
+    Some(Duration::new(seconds, nanos))
+}
+
 fn millis_to_wire(millis: u64) -> prost_types::Timestamp {
     UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH).into()
 }
@@ -61,4 +71,19 @@ pub(crate) fn long(number: u64) -> i64 {
 /// A number that is never negative among friends; among others it is nothing.
 pub(crate) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_durations_by_the_rules_of_their_message_are_read() {
+        let read = |seconds, nanos| duration_from_wire(&prost_types::Duration { seconds, nanos });
+        assert_eq!(read(0, 0), Some(Duration::ZERO));
+        assert_eq!(read(i64::MAX, 999_999_999), Some(Duration::new(i64::MAX.unsigned_abs(), 999_999_999)));
+        for (seconds, nanos) in [(-1, 0), (0, -1), (2, -1), (-2, 1), (2, 1_000_000_000), (i64::MIN, -999_999_999)] {
+            assert_eq!(read(seconds, nanos), None, "{seconds} {nanos}");
+        }
+    }
 }

@@ -27,9 +27,11 @@ use quiesce_runtime::clock::Clock;
 use quiesce_runtime::drain;
 use quiesce_runtime::tasks::Tasks;
 use quiesce_store::{Batch, CommitError, Key, Revision, Store};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::warn;
+
+use quiesce_mutation::{Mutant, active};
 
 use crate::hooks::Hooks;
 use crate::hooks::report::blot_out;
@@ -188,6 +190,8 @@ struct Context {
     drain: drain::Watch,
     randomness: Box<dyn Fn() -> Randomness + Send + Sync>,
     health: Health,
+    /// Places for operations that are being taken up again.
+    recoveries: Semaphore,
     /// The mailboxes of the open operations.
     open: watch::Sender<BTreeMap<OperationId, mpsc::Sender<Message>>>,
 }
@@ -205,7 +209,9 @@ impl Handle {
         let Parts { store, clock, hooks, secrets, tasks, drain, randomness } = parts;
         let open = watch::Sender::new(BTreeMap::new());
         let health = Health::default();
-        Self { context: Arc::new(Context { store, clock, hooks, secrets, tasks, drain, randomness, health, open }) }
+        let recoveries = Semaphore::new(recovery::AT_ONCE);
+        let context = Context { store, clock, hooks, secrets, tasks, drain, randomness, health, recoveries, open };
+        Self { context: Arc::new(context) }
     }
 
     /// Takes up an operation that the caller has made durable; `revision` is that of its record. Taking it up twice is
@@ -337,7 +343,7 @@ impl Handle {
     fn check_token(&self, shutdown_id: &str, token: &CompletionToken) -> Result<ShutdownId, CompletionError> {
         let id = ShutdownId::parse(shutdown_id).ok_or(CompletionError::NotFound)?;
         let right = self.context.secrets.completion_token(&id).matches(token);
-        if right { Ok(id) } else { Err(CompletionError::TokenInvalid) }
+        if right || active(Mutant::TokenUnchecked) { Ok(id) } else { Err(CompletionError::TokenInvalid) }
     }
 }
 

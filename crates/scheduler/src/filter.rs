@@ -3,11 +3,16 @@
 //! Restrictions joined by AND. What fields there are and what they hold is the business of whoever implements
 //! [`Filterable`]; parsing checks every restriction against that, so that evaluation cannot fail.
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod printed;
+
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use crate::status::Problem;
+use crate::status::{Problem, shown};
 
+/// Longest filter: far above what anybody types, far below what would be work to parse.
+const FILTER_MAX: usize = 4096;
 /// Most restrictions in one filter; each costs a comparison for every resource looked at.
 const RESTRICTIONS_MAX: usize = 32;
 
@@ -80,6 +85,9 @@ impl Filter {
     /// # Errors
     /// [`Problem::InvalidFilter`] with the position of what is wrong, in bytes.
     pub(crate) fn parse<T: Filterable>(text: &str, except: &[&str]) -> Result<Self, Problem> {
+        if text.len() > FILTER_MAX {
+            return Err(wrong(FILTER_MAX, &format!("longer than {FILTER_MAX} bytes")));
+        }
         let fields: Vec<_> = T::FIELDS.iter().filter(|(name, _)| !except.contains(name)).copied().collect();
         let mut parser = Parser { text, position: 0, fields };
         let mut restrictions = Vec::new();
@@ -217,17 +225,20 @@ impl Parser<'_> {
         if field == "labels" && self.rest().starts_with(':') {
             self.position += 1;
             let key_at = self.position;
-            let (key, _) = self.value()?;
-            return if key.is_empty() {
-                Err(wrong(key_at, "expected a label"))
-            } else {
-                Ok(("labels", Test::HasLabel { key }))
+            let (key, prefix) = self.value()?;
+            return match (key.as_str(), prefix) {
+                (_, true) => Err(wrong(key_at, "a label is named in full; a trailing * goes with = and != only")),
+                ("", false) => Err(wrong(key_at, "expected a label")),
+                (_, false) => Ok(("labels", Test::HasLabel { key })),
             };
         }
         let op = self.operator()?;
         self.skip_space();
         let value_at = self.position;
         if let Some(key) = field.strip_prefix("labels.") {
+            if key.is_empty() {
+                return Err(wrong(at, "expected the name of a label behind `labels.`"));
+            }
             let (value, prefix) = self.value()?;
             let key = key.to_owned();
             check_prefix(prefix, op, op_at)?;
@@ -235,7 +246,10 @@ impl Parser<'_> {
         }
         let Some((name, kind)) = self.fields.iter().copied().find(|(name, _)| *name == field) else {
             let known: Vec<&str> = self.fields.iter().map(|(name, _)| *name).collect();
-            return Err(wrong(at, &format!("`{field}` is not a field here; known: {}, labels.KEY", known.join(", "))));
+            return Err(wrong(
+                at,
+                &format!("`{}` is not a field here; known: {}, labels.KEY", shown(&field), known.join(", ")),
+            ));
         };
         let (value, prefix) = self.value()?;
         let test = match kind {
@@ -250,7 +264,7 @@ impl Parser<'_> {
                 let word = value.to_ascii_uppercase();
                 let word = bare(&word, strip);
                 if !is_known(&format!("{strip}{word}")) {
-                    return Err(wrong(value_at, &format!("`{value}` is not a value of {name}")));
+                    return Err(wrong(value_at, &format!("`{}` is not a value of {name}", shown(&value))));
                 }
                 Test::Enum { op, value: word.to_owned(), strip }
             }
@@ -431,6 +445,9 @@ mod tests {
             ("(name = x)", 0),
             ("name = x AND", 12),
             ("labels:", 7),
+            ("labels:\"\"", 7),
+            ("labels:te*", 7),
+            ("done = false AND labels. = x", 17),
         ] {
             assert_eq!(position(text), at, "{text}");
         }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
@@ -23,6 +24,8 @@ use crate::status::Problem;
 const RING_MAX: usize = 4096;
 /// Most events a watcher gets in one go; between two of them others have their turn.
 pub(crate) const READ_MAX: usize = 256;
+/// Pause before the log is read again when the store could not be read: about as long as it takes to open it again.
+const READ_AGAIN: Duration = Duration::from_millis(250);
 
 /// One event, decoded once for all watchers.
 #[derive(Debug, Clone)]
@@ -44,7 +47,7 @@ pub(crate) struct History {
 
 /// How far the log has been followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Head {
+struct Head {
     /// Everything up to here can be read.
     revision: Revision,
     /// The store is gone, nothing follows.
@@ -56,6 +59,25 @@ struct Ring {
     /// Events above this revision are in the ring.
     floor: Revision,
     events: VecDeque<Seen>,
+}
+
+/// The head as it moves. It hands out copies only: a look that is held locks out whoever moves the head, and to look once
+/// more meanwhile would be to wait for ever for that one.
+pub(crate) struct Heads {
+    head: watch::Receiver<Head>,
+}
+
+impl Heads {
+    /// The revision up to which everything can be read now; [`Heads::moved`] waits for more than this.
+    pub(crate) fn look(&mut self) -> Revision {
+        self.head.borrow_and_update().revision
+    }
+
+    /// Resolves when the head is not where it was at the last look, or the log has ended. `None`: nobody follows it any
+    /// more. Cancel-safe.
+    pub(crate) async fn moved(&mut self) -> Option<()> {
+        self.head.changed().await.ok()
+    }
 }
 
 /// Follows the log; to be run as one task.
@@ -83,9 +105,12 @@ impl Follower {
         let mut cursor = self.head.borrow().revision;
         loop {
             let target = *durable.borrow_and_update();
+            let mut again = false;
             if target > cursor {
                 match self.follow(cursor, target).await {
                     Ok(()) => cursor = target,
+                    // The store comes back by itself; nothing is lost, watchers only see it later.
+                    Err(LoadError::Read(error)) if error.is_retryable() => again = true,
                     Err(error) => {
                         error!(error = %quiesce_runtime::telemetry::chain(&error), "the event log cannot be read");
                         break;
@@ -93,7 +118,9 @@ impl Follower {
                 }
             }
             tokio::select! {
+                biased;
                 changed = durable.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(READ_AGAIN), if again => {}
                 () = drain.signaled() => return,
             }
         }
@@ -162,8 +189,8 @@ impl History {
     }
 
     /// To wait for more.
-    pub(crate) fn follow(&self) -> watch::Receiver<Head> {
-        self.head.clone()
+    pub(crate) fn follow(&self) -> Heads {
+        Heads { head: self.head.clone() }
     }
 
     /// Whether the log has ended.

@@ -7,11 +7,13 @@
 pub(crate) mod call;
 mod connection;
 mod presence;
+mod reading;
 pub(crate) mod report;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quiesce_operation::report::{CallError, CallErrorClass, Probe};
@@ -19,24 +21,28 @@ use quiesce_operation::{ApplicationId, InstanceId, Moment};
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::Socket;
 use quiesce_runtime::tasks::Tasks;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::records::{Connect, InstanceRecord};
 use crate::secrets::{HookToken, Secrets};
 use call::{Client, lost, protocol_error};
-pub use connection::Socket;
-pub(crate) use connection::limit_silence;
-use connection::{Connection, dial, reverse};
+pub(crate) use connection::SILENCE_MAX;
+use connection::{Connection, reverse};
+pub use connection::{Dial, HookChannel};
 pub use presence::{HookInfo, HookState, Presence};
+pub(crate) use reading::Reading;
+use reading::Surplus;
 
-/// Most hooks asked for a sign of life at the same time: a thousand instances are gone through in seconds, and one
-/// burst stays far below any limit on open files.
+/// Most hooks asked for a sign of life at the same time, slow ones aside: a thousand instances are gone through in seconds,
+/// and one burst of connections stays small.
 const SIGNS_OF_LIFE_MAX: usize = 64;
-/// The same for hooks that did not answer the last time. They have places of their own, since each holds one for as
-/// long as an answer may take: any number of dead hooks leaves the others theirs.
+/// The same for hooks that did not answer the last time. They have places of their own: any number of dead hooks leaves the
+/// others theirs.
 const SIGNS_OF_ABSENT_MAX: usize = 32;
 /// Longest wait of a new attached connection for its first answer; an agent that has just dialled has nothing else to
 /// do.
@@ -55,10 +61,12 @@ struct Inner {
     known: watch::Sender<BTreeMap<Name, Arc<Hook>>>,
     secrets: Arc<Secrets>,
     clock: Arc<dyn Clock>,
+    dial: Arc<dyn Dial>,
     tasks: Tasks,
     drain: drain::Watch,
     signs_of_life: Semaphore,
     signs_of_absent: Semaphore,
+    surplus: Surplus,
 }
 
 /// The name of an instance.
@@ -72,7 +80,11 @@ pub(crate) struct Hook {
     presence: watch::Sender<Presence>,
     /// Asks the monitor to look now.
     look: Arc<Notify>,
+    /// It was registered since it was last asked: a sign of life is to be expected.
+    comes: AtomicBool,
     clock: Arc<dyn Clock>,
+    dial: Arc<dyn Dial>,
+    surplus: Surplus,
     forgotten: CancellationToken,
 }
 
@@ -103,11 +115,19 @@ pub enum AttachError {
 impl Hooks {
     /// No hooks yet.
     #[must_use]
-    pub fn new(secrets: Arc<Secrets>, clock: Arc<dyn Clock>, tasks: Tasks, drain: drain::Watch) -> Self {
+    pub fn new(
+        secrets: Arc<Secrets>,
+        clock: Arc<dyn Clock>,
+        dial: Arc<dyn Dial>,
+        tasks: Tasks,
+        drain: drain::Watch,
+    ) -> Self {
         let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
         let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
-        Self { inner: Arc::new(Inner { known, secrets, clock, tasks, drain, signs_of_life, signs_of_absent }) }
+        let surplus = Surplus::new();
+        let inner = Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent, surplus };
+        Self { inner: Arc::new(inner) }
     }
 
     /// An instance was registered, or its registration has changed. It is asked for a sign of life at once. The
@@ -116,6 +136,7 @@ impl Hooks {
         let name = (record.application.clone(), record.instance.clone());
         if let Some(hook) = self.find(&name.0, &name.1) {
             hook.reach(&record.connect);
+            hook.comes.store(true, Ordering::Relaxed);
             hook.look.notify_one();
             return;
         }
@@ -125,7 +146,10 @@ impl Hooks {
             link: watch::Sender::new(Link::Detached),
             presence: watch::Sender::new(Presence::default()),
             look: Arc::new(Notify::new()),
+            comes: AtomicBool::new(true),
             clock: Arc::clone(&self.inner.clock),
+            dial: Arc::clone(&self.inner.dial),
+            surplus: self.inner.surplus.clone(),
             forgotten: CancellationToken::new(),
         });
         hook.reach(&record.connect);
@@ -139,6 +163,7 @@ impl Hooks {
         let watched = presence::watch(Arc::downgrade(&self.inner), hook);
         self.inner.tasks.spawn(label, async move {
             tokio::select! {
+                biased;
                 () = drain.signaled() => {}
                 () = watched => {}
             }
@@ -302,6 +327,11 @@ impl Hook {
         self.look.notify_one();
     }
 
+    /// To read a stream of reports by.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading::new(self.surplus.clone())
+    }
+
     fn missed(&self) {
         self.presence.send_modify(Presence::missed);
     }
@@ -339,10 +369,21 @@ impl Hook {
         });
     }
 
+    /// Closes an attached connection on which nothing is answered: the agent notices that, and dials in anew.
+    fn hang_up(&self) {
+        self.link.send_if_modified(|link| {
+            let Link::Attached(connection) = &*link else { return false };
+            info!(application = self.name.0.as_str(), instance = self.name.1.as_str(), "hanging up on a silent agent");
+            connection.closed.cancel();
+            *link = Link::Detached;
+            true
+        });
+    }
+
     fn dialled(&self, endpoint: String) -> Link {
-        let look = Arc::clone(&self.look);
-        let connection = dial(&endpoint, Arc::new(move || look.notify_one()));
-        Link::Listening { endpoint, connection }
+        let (look, closed) = (Arc::clone(&self.look), CancellationToken::new());
+        let channel = self.dial.dial(&endpoint, closed.clone(), Arc::new(move || look.notify_one()));
+        Link::Listening { endpoint, connection: Connection { channel, closed } }
     }
 
     /// Puts a new attached connection in the place of an older one, which is closed.
@@ -371,6 +412,10 @@ impl Hook {
             }
             Link::Attached(_) | Link::Listening { .. } | Link::Detached => false,
         })
+    }
+
+    fn is_attached(&self) -> bool {
+        matches!(*self.link.borrow(), Link::Attached(_))
     }
 
     fn is_detached(&self) -> bool {

@@ -20,6 +20,8 @@ pub mod config;
 mod convert;
 pub mod driver;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod history;
 pub mod hooks;
 mod idempotency;
@@ -36,8 +38,11 @@ pub mod server;
 mod service;
 mod status;
 mod steady;
+mod store_watch;
+pub mod stored;
 mod token;
+pub mod upkeep;
 mod validate;
 mod watch;
 
-pub use server::{BindError, Bound, Config, RunError, Scheduler, StoreChoice};
+pub use server::{BindError, Bound, Config, Opened, RunError, Running, Scheduler, StoreChoice};

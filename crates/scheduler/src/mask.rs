@@ -5,7 +5,11 @@
 
 use quiesce_operation::PolicyOverrides;
 
+use crate::status::shown;
 use crate::validate::Violations;
+
+/// Most paths of a mask: far more than a resource has leaves.
+const PATHS_MAX: usize = 100;
 
 /// Leaves of `Application.policy`: path, how to copy it, whether it is set.
 type PolicyLeaf = (&'static str, fn(&mut PolicyOverrides, &PolicyOverrides), fn(&PolicyOverrides) -> bool);
@@ -52,6 +56,9 @@ const OUTPUT_ONLY: &[&str] = &[
     "epoch",
 ];
 
+/// Leaves that are covered by their own name only: a person's word, never said in passing.
+const ONLY_BY_NAME: &[&str] = &["restore_time"];
+
 /// The leaves that an update covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mask {
@@ -62,21 +69,22 @@ impl Mask {
     /// The leaves covered by `paths`, for a resource with the plain leaves `plain` and, if `policy`, those of a policy.
     /// A path covers itself and everything below; `*` covers all. Unknown paths are violations.
     pub(crate) fn parse(paths: &[String], plain: &'static [&'static str], policy: bool, bad: &mut Violations) -> Self {
+        if paths.len() > PATHS_MAX {
+            bad.add("update_mask", format!("must have at most {PATHS_MAX} paths, has {}", paths.len()));
+            return Self { leaves: Vec::new() };
+        }
+        let covers = |path: &str, leaf: &str| {
+            (path == "*" && !ONLY_BY_NAME.contains(&leaf))
+                || leaf == path
+                || leaf.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
+        };
         let all: Vec<&'static str> = all_leaves(plain, policy);
-        let mut leaves = Vec::new();
         for path in paths {
-            let covers = |leaf: &&&'static str| {
-                path == "*"
-                    || *leaf == path
-                    || leaf.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.'))
-            };
-            let before = leaves.len();
-            leaves.extend(all.iter().filter(covers).copied());
-            if leaves.len() == before && !OUTPUT_ONLY.contains(&path.as_str()) {
-                bad.add("update_mask", format!("`{path}` is not a field that can be changed"));
+            if !all.iter().any(|leaf| covers(path, leaf)) && !OUTPUT_ONLY.contains(&path.as_str()) {
+                bad.add("update_mask", format!("`{}` is not a field that can be changed", shown(path)));
             }
         }
-        Self { leaves }
+        Self { leaves: all.into_iter().filter(|leaf| paths.iter().any(|path| covers(path, leaf))).collect() }
     }
 
     /// The leaves for which `is_set` says that the request has them: the meaning of a mask that is not there.

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use quiesce_protocol::v1;
+use quiesce_store::Condition;
 use v1::operation_event::Type;
 
 use crate::driver::Gauges;
@@ -41,6 +42,7 @@ pub(crate) struct Metrics {
     stalls: Gauge,
     without_effect: Gauge,
     revision: Gauge,
+    condition: Family<Labels<1>, Gauge>,
 }
 
 impl Metrics {
@@ -62,6 +64,7 @@ impl Metrics {
             stalls: Gauge::default(),
             without_effect: Gauge::default(),
             revision: Gauge::default(),
+            condition: Family::default(),
         };
         let m = &metrics;
         registry.register("operations", "Operations that are done, by kind and outcome", m.operations.clone());
@@ -97,6 +100,11 @@ impl Metrics {
             m.without_effect.clone(),
         );
         registry.register("store_revision", "Writes that are durable, so far", m.revision.clone());
+        registry.register(
+            "store_condition",
+            "1 for what the store would say to a change now, 0 for everything else",
+            m.condition.clone(),
+        );
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }
@@ -149,7 +157,12 @@ impl Metrics {
     }
 
     /// Everything, in the text format of OpenMetrics.
-    pub(crate) fn render(&self, driver: Gauges, revision: u64) -> Result<String, std::fmt::Error> {
+    pub(crate) fn render(
+        &self,
+        driver: Gauges,
+        revision: u64,
+        condition: Condition,
+    ) -> Result<String, std::fmt::Error> {
         let set = |gauge: &Gauge, value: u64| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
@@ -159,6 +172,10 @@ impl Metrics {
         set(&self.stalls, driver.stalls_total);
         set(&self.without_effect, driver.inputs_without_effect_total);
         set(&self.revision, revision);
+        for known in Condition::ALL {
+            let gauge = self.condition.get_or_create(&[("condition", known.as_str().to_owned())]);
+            gauge.set(i64::from(known == condition));
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)

@@ -1,16 +1,23 @@
 //! Pages of listings: sizes, tokens, and walking a space of the store until a page of matching resources is full.
 
 use futures::future::BoxFuture;
+use prost::Message;
 use quiesce_store::{Entry, Key, SCAN_MAX, Scan, Store};
 
 use crate::records::LoadError;
+use crate::server::MESSAGE_MAX;
 use crate::status::Problem;
-use crate::token::{Purpose, page_token, parse_page_token};
+use crate::token::{Purpose, page_token};
 
 /// Size of a page when the caller does not say.
 pub(crate) const PAGE_DEFAULT: usize = 50;
-/// Largest page: with large resources (a few KiB) still below the 4 MiB every gRPC library receives.
+/// Largest page: more than a person reads, and with usual resources (a few hundred bytes) far below a message's limit.
 pub(crate) const PAGE_MAX: usize = 500;
+/// Most bytes of a page of large resources, which can have 140 KB each: what the contract allows a message, less some room
+/// for the token.
+const PAGE_BYTES_MAX: usize = MESSAGE_MAX - 4096;
+/// What a resource takes in a page beside its own bytes: tag and length.
+const ITEM_OVERHEAD: usize = 8;
 /// Most records one call looks at. A filter that matches little gets short pages with a token, instead of one call that
 /// reads everything.
 const LOOKED_AT_MAX: usize = 10 * SCAN_MAX;
@@ -24,18 +31,10 @@ pub(crate) struct PageRequest {
 }
 
 impl PageRequest {
-    /// Checks size and token.
-    ///
-    /// # Errors
-    /// A negative size; a token that belongs to another listing.
-    pub(crate) fn parse(size: i32, token: &str, purpose: Purpose) -> Result<Self, Problem> {
-        let size = match usize::try_from(size) {
-            Err(_) => return Err(Problem::field("page_size", "must not be negative")),
-            Ok(0) => PAGE_DEFAULT,
-            Ok(size) => size.min(PAGE_MAX),
-        };
-        let last = if token.is_empty() { None } else { Some(parse_page_token(token, purpose)?) };
-        Ok(Self { size, purpose, last })
+    /// The page of at most `size` resources (0: as many as usual) behind the record `last`.
+    pub(crate) fn new(size: usize, last: Option<String>, purpose: Purpose) -> Self {
+        let size = if size == 0 { PAGE_DEFAULT } else { size.min(PAGE_MAX) };
+        Self { size, purpose, last }
     }
 }
 
@@ -53,13 +52,14 @@ pub(crate) async fn collect<'a, T, F>(
     mut look: F,
 ) -> Result<Page<T>, Problem>
 where
+    T: Message,
     F: FnMut(Entry) -> BoxFuture<'a, Result<Option<T>, Problem>>,
 {
     let PageRequest { size, purpose, last } = request;
     scan.limit = SCAN_MAX.min(size.saturating_mul(2).max(64));
     let mut position = last.map(|id| scan.space.key(&id));
     let mut items: Vec<T> = Vec::new();
-    let mut looked_at = 0;
+    let (mut looked_at, mut bytes) = (0, 0);
     loop {
         go_on_behind(&mut scan, position.clone());
         let entries = store.scan(scan.clone()).await.map_err(|error| Problem::from(LoadError::Read(error)))?;
@@ -68,7 +68,9 @@ where
         for entry in entries {
             let key = entry.key.clone();
             let item = look(entry).await?;
-            if item.is_some() && items.len() == size {
+            bytes += item.as_ref().map_or(0, |item| item.encoded_len() + ITEM_OVERHEAD);
+            let page_is_full = items.len() == size || bytes > PAGE_BYTES_MAX && !items.is_empty();
+            if item.is_some() && page_is_full {
                 // There is one more: the page ends before it.
                 return Ok(Page { items, next_page_token: token(purpose, position.as_ref()) });
             }

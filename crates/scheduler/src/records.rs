@@ -43,6 +43,7 @@ first_version! {
     RequestIdRecord => "request",
     AnchorRecord => "clock",
     HistoryRecord => "history",
+    RestoredRecord => "restored",
 }
 
 /// Key of an application.
@@ -83,6 +84,11 @@ pub(crate) fn anchor_key() -> Key {
 /// Key of the note about trimmed history.
 pub(crate) fn history_key() -> Key {
     Space::Meta.key("history")
+}
+
+/// Key of the note about the backup that this life of the store began with.
+pub(crate) fn restored_key() -> Key {
+    Space::Meta.key("restored")
 }
 
 /// A record as it was read, with the revision a write that builds on it has to expect.
@@ -188,6 +194,20 @@ impl From<AnchorRecord> for Anchor {
         let AnchorRecord { boot_id, boottime_ms, timeline_ms, wall_ms } = record;
         Self { boot_id, boottime_ms, timeline_ms, wall_ms }
     }
+}
+
+/// That this life of the store began with a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct RestoredRecord {
+    /// When it was put back.
+    #[n(0)]
+    pub(crate) time: Moment,
+    /// When it was taken, in milliseconds since 1970.
+    #[n(1)]
+    pub(crate) taken_ms: u64,
+    /// Every epoch of this life is above this one, and every epoch of earlier lives is not.
+    #[n(2)]
+    pub(crate) epoch_floor: u64,
 }
 
 /// How far back the history of events goes.

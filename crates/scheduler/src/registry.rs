@@ -5,8 +5,10 @@
 //! overlook an instance (it expects the application unchanged). It starts and stops nothing.
 
 mod applications;
+mod census;
 mod clusters;
 mod instances;
+mod turns;
 
 use std::sync::Arc;
 
@@ -25,12 +27,15 @@ use crate::records::{
 };
 use crate::status::Problem;
 
-pub(crate) use applications::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate};
-pub(crate) use clusters::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate};
+pub(crate) use applications::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate, RESTORE_TIME};
+pub(crate) use census::Census;
+pub(crate) use clusters::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate, Usage};
 pub(crate) use instances::{Admit, End, Registration};
+pub(crate) use turns::Turns;
 
 /// How often a change is tried when others change the same records at the same time. Each try fails only because
-/// somebody else made progress; twenty parallel callers need at most twenty.
+/// somebody else made progress. What many do at the same time, agents above all, waits for its turn before it tries
+/// ([`Turns`]); this is for those who meet by chance.
 pub(crate) const TRIES: usize = 32;
 
 /// Applications, instances, clusters. Cheap to clone.
@@ -40,6 +45,8 @@ pub(crate) struct Registry {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hooks: Hooks,
     pub(crate) default_policy: Arc<Policy>,
+    pub(crate) turns: Turns,
+    pub(crate) usage: Census<Usage>,
 }
 
 /// An application with what follows from other records.

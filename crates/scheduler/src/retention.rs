@@ -46,13 +46,14 @@ impl Retention {
         let mut sweeps = tokio::time::interval(INTERVAL);
         loop {
             tokio::select! {
+                biased;
+                () = drain.signaled() => return self.drop_anchor().await,
                 _ = anchors.tick() => self.drop_anchor().await,
                 _ = sweeps.tick() => {
                     if let Err(problem) = self.sweep().await {
                         warn!(error = %chain(&problem), "what is old could not be forgotten; tried again later");
                     }
                 }
-                () = drain.signaled() => return self.drop_anchor().await,
             }
         }
     }

@@ -3,6 +3,8 @@
 //! tonic refuses messages that are too large or not protobuf, and methods nobody serves, before any handler runs, with a
 //! bare code. Here they get what the contract promises of every error.
 
+mod arrival;
+
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -16,22 +18,37 @@ use tower::{Layer, Service};
 use tracing::{Instrument, debug, info_span};
 
 use crate::metrics::Metrics;
+use crate::server::MESSAGE_MAX;
 use crate::status::Problem;
+use arrival::Arrival;
+pub(crate) use arrival::MESSAGE_BYTES_MAX;
 
-/// Most calls being handled at the same time (streams count until they begin). Far above what a store with group commit
-/// needs to be busy; below what would fill the memory with messages of 1 MiB each.
+/// Most calls being handled at the same time (streams count until they begin), each from when its request is there. Far
+/// above what a store with group commit needs to be busy; below what would fill the memory with messages of 1 MiB each.
 const CALLS_MAX: usize = 512;
 
 /// Puts [`Rpc`] around services.
 #[derive(Clone)]
 pub(crate) struct RpcLayer {
     metrics: Metrics,
+    arrival: Arc<Arrival>,
     permits: Arc<Semaphore>,
 }
 
 impl RpcLayer {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { metrics, permits: Arc::new(Semaphore::new(CALLS_MAX)) }
+        Self { metrics, arrival: Arc::new(Arrival::new()), permits: Arc::new(Semaphore::new(CALLS_MAX)) }
+    }
+}
+
+impl RpcLayer {
+    /// The request, once all of it is there. Reflection converses: there a request has no end.
+    async fn arrived(&self, service: &str, request: Request<Body>) -> Result<Request<Body>, Problem> {
+        if REFLECTION.contains(&service) {
+            return Ok(request);
+        }
+        let (head, body) = request.into_parts();
+        Ok(Request::from_parts(head, self.arrival.whole(body).await?))
     }
 }
 
@@ -72,9 +89,12 @@ where
         let span = info_span!("rpc", rpc.service = service, rpc.method = method);
         let handle = async move {
             let begin = Instant::now();
-            let response = match layer.permits.try_acquire() {
-                Ok(_permit) => complete(inner.call(request).await?, method),
-                Err(_) => Status::from(Problem::LimitExceeded { limit: "calls at the same time" }).into_http(),
+            let response = match layer.arrived(service, request).await {
+                Ok(request) => match layer.permits.try_acquire() {
+                    Ok(_permit) => complete(inner.call(request).await?, method),
+                    Err(_) => Status::from(Problem::LimitExceeded { limit: "calls at the same time" }).into_http(),
+                },
+                Err(problem) => Status::from(problem).into_http(),
             };
             let code = code(&response);
             layer.metrics.call(service, method, code, begin.elapsed());
@@ -97,7 +117,7 @@ fn complete(response: Response<Body>, method: &'static str) -> Response<Body> {
         return response;
     }
     let problem = match status.code() {
-        Code::OutOfRange if status.message().contains("too large") => Problem::LimitExceeded { limit: "message size" },
+        Code::OutOfRange if status.message().contains("too large") => Problem::MessageTooLarge { maximum: MESSAGE_MAX },
         Code::Internal if status.message().contains("decode") => {
             Problem::field("", "the request is not a message of the expected type")
         }
@@ -108,13 +128,9 @@ fn complete(response: Response<Body>, method: &'static str) -> Response<Body> {
     Status::from(problem).into_http()
 }
 
-const SERVICES: [&str; 5] = [
-    "quiesce.v1.Scheduler",
-    "quiesce.v1.AgentGateway",
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+const SERVICES: [&str; 5] =
+    ["quiesce.v1.Scheduler", "quiesce.v1.AgentGateway", "grpc.health.v1.Health", REFLECTION[0], REFLECTION[1]];
 
 /// Every method that is served. Paths come from strangers and are no labels.
 const METHODS: [&str; 34] = [

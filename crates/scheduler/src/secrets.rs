@@ -6,12 +6,14 @@
 //! logging, and comparing secrets in other than constant time.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use minicbor::{Decode, Encode};
 use quiesce_operation::{ApplicationId, InstanceId, OperationId};
+use quiesce_runtime::machine::Machine;
 use quiesce_store::record::{self, Record, Upgrade};
 use quiesce_store::{Batch, CommitError, Expect, ReadError, Space, Store};
 use sha2::Sha256;
@@ -28,23 +30,16 @@ const FIRST_KID: &str = "1";
 /// Fills a buffer with bytes nobody can guess. Comes in from outside, so that tests are repeatable.
 pub type Entropy = Box<dyn FnMut(&mut [u8]) -> Result<(), EntropyError> + Send>;
 
-/// The operating system gave no random bytes.
+/// The machine gave no random bytes.
 #[derive(Debug, thiserror::Error)]
-#[error("the operating system gives no random bytes")]
+#[error("the machine gives no random bytes")]
 pub struct EntropyError(#[source] std::io::Error);
 
-/// Random bytes of the operating system.
+/// Random bytes of `machine`.
 #[must_use]
-pub fn system_entropy() -> Entropy {
-    Box::new(|buffer| {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let flags = rustix::rand::GetRandomFlags::empty();
-            filled +=
-                rustix::rand::getrandom(&mut buffer[filled..], flags).map_err(|errno| EntropyError(errno.into()))?;
-        }
-        Ok(())
-    })
+pub fn entropy_of(machine: &Machine) -> Entropy {
+    let entropy = Arc::clone(&machine.entropy);
+    Box::new(move |buffer| entropy.fill(buffer).map_err(EntropyError))
 }
 
 /// Names one shutdown on the wire: `{operation}.{attempt}.{instance}`. At most 40 + 1 + 10 + 1 + 63 characters, all of
@@ -153,7 +148,7 @@ pub enum LoadError {
 impl Secrets {
     /// Loads the key, or makes and stores one the first time.
     pub async fn load(store: &dyn Store, entropy: &mut Entropy) -> Result<Self, LoadError> {
-        let key = Space::Meta.key(KEY_ID);
+        let key = stored_key();
         if let Some(entry) = store.get(key.clone()).await.map_err(LoadError::Read)? {
             return record::decode(&entry.value).map(Self::new).map_err(LoadError::Decode);
         }
@@ -216,6 +211,16 @@ impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secrets").field("kid", &self.kid).finish_non_exhaustive()
     }
+}
+
+/// Where the key lies.
+pub(crate) fn stored_key() -> quiesce_store::Key {
+    Space::Meta.key(KEY_ID)
+}
+
+/// Whether that is a key as it is stored.
+pub(crate) fn check_stored(bytes: &[u8]) -> Result<(), record::DecodeError> {
+    record::decode::<KeyRecord>(bytes).map(drop)
 }
 
 /// The key as stored.

@@ -5,6 +5,7 @@
 //! awaited, all within [`STOP_LIMIT`].
 
 mod accept;
+mod running;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,41 +15,33 @@ use std::time::Duration;
 
 use prost::Message as _;
 use quiesce_operation::Policy;
-use quiesce_protocol::v1;
-use quiesce_runtime::clock::{Clock, StartError, Timeline};
+use quiesce_runtime::clock::{StartError, Timeline};
 use quiesce_runtime::drain;
-use quiesce_runtime::tasks::Tasks;
+use quiesce_runtime::machine::{self, Machine};
 use quiesce_store::embedded::{self, EmbeddedStore};
 use quiesce_store::memory::MemoryStore;
-use quiesce_store::{Batch, CommitError, Scan, Space, Store};
+use quiesce_store::{Batch, CommitError, Condition, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 use uuid::Uuid;
-use v1::agent_gateway_server::AgentGatewayServer;
-use v1::scheduler_server::SchedulerServer;
 
 use crate::admin::Admin;
-use crate::admission::Admission;
-use crate::attach::Attachments;
-use crate::driver::{self, Handle};
-use crate::history::{self, Follower, History};
-use crate::hooks::Hooks;
-use crate::metrics::Metrics;
-use crate::records::{AnchorRecord, InstanceRecord, LoadError, anchor_key, load, load_all, put};
-use crate::registry::Registry;
-use crate::retention::Retention;
+use crate::driver;
+use crate::hooks::SILENCE_MAX;
+use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
-use crate::secrets::{self, Secrets, system_entropy};
-use crate::service::{Parts, Service};
-use crate::steady::Steady;
-use crate::watch::Watches;
+use crate::secrets::{self, Secrets, entropy_of};
+use crate::store_watch;
+use crate::upkeep::Handout;
+pub use running::{GrpcService, Running};
 
 /// Longest message, both ways; of the contract.
-const MESSAGE_MAX: usize = 1 << 20;
+pub(crate) const MESSAGE_MAX: usize = 1 << 20;
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
 /// How often an idle client is asked whether it lives, and how long it may take to answer.
@@ -165,16 +158,23 @@ pub enum RunError {
 #[derive(Debug)]
 pub struct Scheduler;
 
-/// A scheduler with its sockets and its store, not serving yet.
-pub struct Bound {
-    listener: TcpListener,
-    admin: Option<TcpListener>,
-    local: SocketAddr,
-    admin_local: Option<SocketAddr>,
+/// A scheduler with its store, clock and secrets: all of it but the sockets.
+pub struct Opened {
+    machine: Machine,
     store: Arc<dyn Store>,
+    handout: Option<Handout>,
     timeline: Arc<Timeline>,
     secrets: Arc<Secrets>,
     config: Config,
+}
+
+/// A scheduler with its sockets and its store, not serving yet.
+pub struct Bound {
+    opened: Opened,
+    listener: Box<dyn machine::Listener>,
+    admin: Option<TcpListener>,
+    local: SocketAddr,
+    admin_local: Option<SocketAddr>,
 }
 
 impl Scheduler {
@@ -183,57 +183,68 @@ impl Scheduler {
     /// # Errors
     /// The first thing that is not to be had; nothing is left behind but, perhaps, an empty store.
     pub async fn bind(config: Config) -> Result<Bound, BindError> {
-        let listener = listen(config.listen).await?;
-        let admin = match config.admin_listen {
-            Some(address) => Some(listen(address).await?),
-            None => None,
+        Self::bind_on(Machine::local(), config).await
+    }
+
+    /// The same on `machine`. The admin address is always this process's own.
+    ///
+    /// # Errors
+    /// As [`Scheduler::bind`].
+    pub async fn bind_on(machine: Machine, config: Config) -> Result<Bound, BindError> {
+        let failed = |address| move |source| BindError::Listen { address, source };
+        let listener = machine
+            .network
+            .listen(&config.listen.to_string(), Some(SILENCE_MAX))
+            .await
+            .map_err(failed(config.listen))?;
+        let local = listener.local_addr().map_err(failed(config.listen))?;
+        let (admin, admin_local) = match config.admin_listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await.map_err(failed(address))?;
+                let local = listener.local_addr().map_err(failed(address))?;
+                (Some(listener), Some(local))
+            }
+            None => (None, None),
         };
-        let local = local(&listener, config.listen)?;
-        let admin_local = match &admin {
-            Some(listener) => Some(self::local(listener, config.listen)?),
-            None => None,
-        };
-        let store = open_store(&config.store).await?;
+        let opened = Self::open_on(machine, config).await?;
+        Ok(Bound { opened, listener, admin, local, admin_local })
+    }
+
+    /// Opens the store and reserves no sockets: for whoever brings the calls in another way.
+    ///
+    /// # Errors
+    /// As [`Scheduler::bind`].
+    pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
+        let (store, handout) = open_store(&config.store).await?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
         let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
         let anchor = anchor.map(|stored| stored.record.into());
-        let timeline = Arc::new(Timeline::start(anchor.as_ref()).map_err(BindError::Clock)?);
+        let timeline = Timeline::start_with(Box::new(Arc::clone(&machine.clocks)), anchor.as_ref());
+        let timeline = Arc::new(timeline.map_err(BindError::Clock)?);
         let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
         store.commit(first).await.map_err(BindError::Write)?;
-        let secrets = Secrets::load(&*store, &mut system_entropy()).await.map_err(BindError::Secrets)?;
-        Ok(Bound { listener, admin, local, admin_local, store, timeline, secrets: Arc::new(secrets), config })
+        let secrets = Secrets::load(&*store, &mut entropy_of(&machine)).await.map_err(BindError::Secrets)?;
+        Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config })
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError::Listen { address, source })
-}
-
-fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, BindError> {
-    listener.local_addr().map_err(|source| BindError::Listen { address, source })
-}
-
-async fn open_store(choice: &StoreChoice) -> Result<Arc<dyn Store>, BindError> {
+async fn open_store(choice: &StoreChoice) -> Result<(Arc<dyn Store>, Option<Handout>), BindError> {
     match choice {
-        StoreChoice::Given(store) => Ok(Arc::clone(store)),
-        StoreChoice::Memory => Ok(Arc::new(MemoryStore::new(Uuid::new_v4()))),
+        StoreChoice::Given(store) => Ok((Arc::clone(store), None)),
+        StoreChoice::Memory => Ok((Arc::new(MemoryStore::new(Uuid::new_v4())), None)),
         StoreChoice::Embedded { directory } => {
-            let directory = directory.clone();
-            let open = move || EmbeddedStore::open(&directory, &embedded::Options::new(Uuid::new_v4()));
+            let place = directory.clone();
+            let open = move || EmbeddedStore::open(&place, &embedded::Options::new(Uuid::new_v4()));
             let opened = tokio::task::spawn_blocking(open).await.map_err(|_| BindError::Interrupted)?;
-            Ok(Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?))
+            let store = Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?);
+            let handout = Handout::open(directory, Arc::clone(&store));
+            let handout = handout.inspect_err(|error| {
+                // As where the path is too long for a socket. Everything else works without.
+                warn!(%error, "while this scheduler runs, it hands out no backups");
+            });
+            Ok((store, handout.ok()))
         }
     }
-}
-
-/// Everything that runs, and what is needed to stop it.
-struct Running {
-    service: Service,
-    attachments: Attachments,
-    driver: Handle,
-    metrics: Metrics,
-    tasks: Tasks,
-    resumed: usize,
 }
 
 impl Bound {
@@ -267,16 +278,26 @@ impl Bound {
         ready: impl FnOnce(usize),
     ) -> Result<(), RunError> {
         let (signal, drain) = drain::channel();
-        let running = self.start(&drain).await?;
-        let Running { service, attachments, driver, metrics, tasks, resumed } = running;
-        let Self { listener, admin, store, .. } = self;
+        let Self { mut opened, listener, admin, .. } = self;
+        let store = Arc::clone(&opened.store);
+        let handout = opened.handout.take();
+        let dial = Arc::new(opened.machine.clone());
+        let running = opened.start(dial, &drain).await?;
+        let (scheduler, gateway) = running.servers();
+        let Running { attachments, driver, metrics, tasks, resumed, .. } = running;
+        let (store_watch, condition) = store_watch::open(Arc::clone(&store));
+        tasks.spawn("store watch", store_watch.run(drain.clone()));
+        if let Some(handout) = handout {
+            tasks.spawn("backups", handout.run(drain.clone()));
+        }
         if let Some(listener) = admin {
-            let admin = Admin { metrics: metrics.clone(), driver, store: Arc::clone(&store), drain: drain.clone() };
+            let condition = condition.clone();
+            let admin = Admin { metrics: metrics.clone(), driver, store, condition, drain: drain.clone() };
             tasks.spawn("admin", admin.run(listener, tasks.clone()));
         }
         let (health, health_server) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::Serving).await;
-        tasks.spawn("health", watch_health(health.clone(), Arc::clone(&store), drain.clone()));
+        tasks.spawn("health", watch_health(health.clone(), condition, drain.clone()));
         let (connections, incoming) = accept::channel();
         let accepting = accept::Accepting { attachments, tasks: tasks.clone(), drain: drain.clone(), connections };
         tasks.spawn("accept", accepting.run(listener));
@@ -285,8 +306,8 @@ impl Bound {
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .layer(RpcLayer::new(metrics))
-            .add_service(limited(SchedulerServer::new(service.clone())))
-            .add_service(limited_gateway(AgentGatewayServer::new(service)))
+            .add_service(scheduler)
+            .add_service(gateway)
             .add_service(health_server)
             .add_service(reflection()?.build_v1().map_err(|error| RunError::Reflection(Box::new(error)))?)
             .add_service(reflection()?.build_v1alpha().map_err(|error| RunError::Reflection(Box::new(error)))?);
@@ -294,6 +315,7 @@ impl Bound {
         let incoming = ReceiverStream::new(incoming);
         let mut serving = Box::pin(router.serve_with_incoming_shutdown(incoming, drain.clone().into_signaled()));
         let outcome = tokio::select! {
+            biased;
             outcome = &mut serving => Some(outcome),
             () = until => None,
         };
@@ -315,72 +337,6 @@ impl Bound {
         info!("scheduler stopped; open operations rest where they are");
         outcome.map_err(RunError::Serve)
     }
-
-    /// Makes the parts and takes up what is in the store.
-    async fn start(&self, drain: &drain::Watch) -> Result<Running, RunError> {
-        let read = |error: LoadError| RunError::Read(Box::new(error));
-        let tasks = Tasks::new();
-        let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&self.timeline) as Arc<dyn Clock>));
-        let (store, secrets) = (Arc::clone(&self.store), Arc::clone(&self.secrets));
-        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), tasks.clone(), drain.clone());
-        for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
-            hooks.registered(&instance.record);
-        }
-        let driver = Handle::new(driver::Parts {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            hooks: hooks.clone(),
-            secrets: Arc::clone(&secrets),
-            tasks: tasks.clone(),
-            drain: drain.clone(),
-            randomness: Box::new(|| Box::new(random_fraction)),
-        });
-        let metrics = Metrics::new();
-        let (history, follower): (History, Follower) =
-            history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone());
-        tasks.spawn("history", follower.run(drain.clone()));
-        let retention = Retention {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            timeline: Some(Arc::clone(&self.timeline)),
-        };
-        tasks.spawn("retention", retention.run(drain.clone()));
-        let plan = driver.recover().await.map_err(RunError::Recover)?;
-        let default_policy = Arc::new(self.config.default_policy.clone());
-        let registry = Registry {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            hooks: hooks.clone(),
-            default_policy: Arc::clone(&default_policy),
-        };
-        let attachments = Attachments::new(hooks, secrets, system_entropy());
-        let service = Service::new(Parts {
-            admission: Admission::new(registry.clone(), driver.clone()),
-            registry,
-            driver: driver.clone(),
-            attachments: attachments.clone(),
-            watches: Watches { store, clock, history, drain: drain.clone() },
-            tasks: tasks.clone(),
-            default_policy,
-            attach_endpoint: self.config.attach_endpoint.clone(),
-        });
-        Ok(Running { service, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
-    }
-}
-
-/// A number in [0, 1), for jitter.
-fn random_fraction() -> f64 {
-    let bits = u64::from_be_bytes(Uuid::new_v4().into_bytes()[..8].try_into().unwrap_or_default());
-    // The version bits of the UUID lie in the lower half of these 64; the upper 32 are all random.
-    (bits >> 32) as f64 / f64::from(u32::MAX).max(1.0)
-}
-
-fn limited(server: SchedulerServer<Service>) -> SchedulerServer<Service> {
-    server.max_decoding_message_size(MESSAGE_MAX)
-}
-
-fn limited_gateway(server: AgentGatewayServer<Service>) -> AgentGatewayServer<Service> {
-    server.max_decoding_message_size(MESSAGE_MAX)
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
@@ -389,16 +345,17 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Says NOT_SERVING when the store has failed for good.
-async fn watch_health(health: HealthReporter, store: Arc<dyn Store>, drain: drain::Watch) {
-    let mut durable = store.durable();
+/// Says NOT_SERVING while the store takes no changes.
+async fn watch_health(health: HealthReporter, mut condition: watch::Receiver<Condition>, drain: drain::Watch) {
     loop {
+        let good = *condition.borrow_and_update() == Condition::Good;
+        set_health(&health, if good { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
         tokio::select! {
-            changed = durable.changed() => if changed.is_err() { break },
+            biased;
+            changed = condition.changed() => if changed.is_err() { return },
             () = drain.signaled() => return,
         }
     }
-    set_health(&health, ServingStatus::NotServing).await;
 }
 
 /// Reflection of what is served here, and of the details that errors carry; the hook's service is served elsewhere.

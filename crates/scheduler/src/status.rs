@@ -90,6 +90,11 @@ pub(crate) enum Problem {
     ClusterInUse { name: String, applications: usize, instances: usize },
     #[error("{instance} may not start its application now: {why}")]
     StartNotPermitted { instance: String, why: String, cluster: ClusterId, operation: Option<OperationId> },
+    #[error(
+        "{0}: the store was put back from a backup, and nobody has confirmed yet where it runs; until then nothing of it \
+         is started or stopped"
+    )]
+    RestoreUnconfirmed(String),
     #[error("another agent serves {0}")]
     InstanceInUse(String),
     /// It is to be forgotten, and its hook says that it runs.
@@ -104,6 +109,8 @@ pub(crate) enum Problem {
 
     #[error("too much at once: {limit}")]
     LimitExceeded { limit: &'static str },
+    #[error("the message is larger than {maximum} bytes")]
+    MessageTooLarge { maximum: usize },
     #[error("not serving: {0}")]
     NotServing(&'static str),
     #[error("{0} is not implemented")]
@@ -111,6 +118,18 @@ pub(crate) enum Problem {
     /// A bug, or a damaged store: the caller gets an id, the log the rest.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Most characters of a caller's text that an error repeats.
+const SHOWN_MAX: usize = 40;
+
+/// A caller's text as an error repeats it: without control characters, and cut, since errors travel in headers.
+pub(crate) fn shown(text: &str) -> String {
+    let mut cut: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        cut.push('…');
+    }
+    cut
 }
 
 fn first_violation(violations: &[Violation]) -> String {
@@ -142,10 +161,17 @@ impl From<CommitError> for Problem {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Conflict { .. } => Self::NotServing("others change the same records without pause"),
-            CommitError::Full => Self::NotServing("the store has no room left"),
-            CommitError::ReadOnly => Self::NotServing("the store cannot be written"),
+            CommitError::Full => Self::NotServing("the store has no room left; nothing was changed"),
+            CommitError::ReadOnly => {
+                Self::NotServing("the store cannot be written, its file system is read-only; nothing was changed")
+            }
+            CommitError::Unavailable { .. } => {
+                Self::NotServing("the store has failed and is being opened again; nothing was changed")
+            }
             CommitError::TooLarge { .. } => Self::LimitExceeded { limit: "size of one change" },
-            CommitError::Closed | CommitError::Engine { .. } => Self::NotServing("the store has failed"),
+            CommitError::Closed | CommitError::Engine { .. } => {
+                Self::NotServing("the store has failed; whether the change was stored shows when it is back")
+            }
         }
     }
 }
@@ -239,6 +265,9 @@ fn row(problem: &Problem) -> Option<Row> {
                 None => row,
             }
         }
+        Problem::RestoreUnconfirmed(name) => {
+            unmet(R::RestoreUnconfirmed).about(name).with("application", name).pause(PAUSE_FOR_OPERATION)
+        }
         Problem::InstanceInUse(instance) | Problem::InstanceRuns(instance) => {
             unmet(R::InstanceInUse).about(instance).with("instance", instance).pause(PAUSE)
         }
@@ -249,6 +278,9 @@ fn row(problem: &Problem) -> Option<Row> {
         }
         Problem::LimitExceeded { limit } => {
             Row::new(Code::ResourceExhausted, R::LimitExceeded).with("limit", limit).pause(PAUSE)
+        }
+        Problem::MessageTooLarge { maximum } => {
+            Row::new(Code::ResourceExhausted, R::MessageTooLarge).with("maximum", maximum)
         }
         Problem::NotServing(_) => Row::new(Code::Unavailable, R::NotServing).pause(PAUSE),
         Problem::NotImplemented(what) => Row::new(Code::Unimplemented, R::NotImplemented).with("capability", what),

@@ -52,17 +52,22 @@ pub(crate) fn page_token(purpose: Purpose, last: &str) -> String {
     encode(&PageToken { version: VERSION, purpose, last: last.to_owned() })
 }
 
-/// The id of the last record before the page of `token`.
+/// The id of the last record before the page of `token`; none for the first page, which has no token.
 ///
 /// # Errors
 /// [`Problem::InvalidPageToken`] for garbage and for tokens of another purpose.
-pub(crate) fn parse_page_token(token: &str, purpose: Purpose) -> Result<String, Problem> {
+pub(crate) fn parse_page_token(token: &str, purpose: Purpose) -> Result<Option<String>, Problem> {
+    if token.is_empty() {
+        return Ok(None);
+    }
     let found: PageToken = decode(token).ok_or(Problem::InvalidPageToken)?;
-    if found.version == VERSION && found.purpose == purpose { Ok(found.last) } else { Err(Problem::InvalidPageToken) }
+    let fits = found.version == VERSION && found.purpose == purpose;
+    if fits { Ok(Some(found.last)) } else { Err(Problem::InvalidPageToken) }
 }
 
-#[derive(Encode, Decode)]
-struct ResumeToken {
+/// Where a watch goes on, in a history that may be another one.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct ResumeToken {
     #[n(0)]
     version: u8,
     #[n(1)]
@@ -78,29 +83,39 @@ pub(crate) fn resume_token(purpose: Purpose, life: Uuid, revision: Revision) -> 
     encode(&ResumeToken { version: VERSION, purpose, life: life.into_bytes(), revision: revision.as_u64() })
 }
 
-/// The revision behind which `token` goes on.
-///
-/// # Errors
-/// [`Problem::InvalidResumeToken`] for garbage and other purposes, [`Problem::ResumeTokenExpired`] for another life.
-pub(crate) fn parse_resume_token(token: &str, purpose: Purpose, life: Uuid) -> Result<Revision, Problem> {
-    let found: ResumeToken = decode(token).ok_or(Problem::InvalidResumeToken)?;
-    if found.version != VERSION || found.purpose != purpose {
-        return Err(Problem::InvalidResumeToken);
+impl ResumeToken {
+    /// What `token` says; nothing if it is empty.
+    ///
+    /// # Errors
+    /// [`Problem::InvalidResumeToken`] for garbage and for tokens of another purpose.
+    pub(crate) fn parse(token: &str, purpose: Purpose) -> Result<Option<Self>, Problem> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let found: Self = decode(token).ok_or(Problem::InvalidResumeToken)?;
+        let fits = found.version == VERSION && found.purpose == purpose;
+        if fits { Ok(Some(found)) } else { Err(Problem::InvalidResumeToken) }
     }
-    if found.life != life.into_bytes() {
-        return Err(Problem::ResumeTokenExpired);
+
+    /// The revision behind which it goes on in the history `life`.
+    ///
+    /// # Errors
+    /// [`Problem::ResumeTokenExpired`] for another life.
+    pub(crate) fn revision_in(&self, life: Uuid) -> Result<Revision, Problem> {
+        if self.life == life.into_bytes() { Ok(Revision::new(self.revision)) } else { Err(Problem::ResumeTokenExpired) }
     }
-    Ok(Revision::new(found.revision))
 }
 
 fn encode<T: Encode<()>>(token: &T) -> String {
     URL_SAFE_NO_PAD.encode(quiesce_store::record::to_cbor(token))
 }
 
-fn decode<T: for<'b> Decode<'b, ()>>(token: &str) -> Option<T> {
+fn decode<T: Encode<()> + for<'b> Decode<'b, ()>>(token: &str) -> Option<T> {
     // What exactly is wrong with a token that is not ours interests nobody: the answer is always the same.
     let bytes = URL_SAFE_NO_PAD.decode(token.get(..TOKEN_MAX.min(token.len())).filter(|cut| cut.len() == token.len())?);
-    quiesce_store::record::from_cbor(&bytes.ok()?).ok()
+    let found = quiesce_store::record::from_cbor(&bytes.ok()?).ok()?;
+    // A token has one spelling. Another one says something beside our fields, and to pass over that would be to guess.
+    (encode(&found) == token).then_some(found)
 }
 
 #[cfg(test)]
@@ -112,11 +127,12 @@ mod tests {
         let (mine, other) = (Purpose::of(&["watch", "a"]), Purpose::of(&["watch", "b"]));
         let life = Uuid::from_u128(1);
         let token = resume_token(mine, life, Revision::new(7));
-        assert_eq!(parse_resume_token(&token, mine, life).unwrap(), Revision::new(7));
-        assert!(matches!(parse_resume_token(&token, other, life), Err(Problem::InvalidResumeToken)));
-        assert!(matches!(parse_resume_token(&token, mine, Uuid::from_u128(2)), Err(Problem::ResumeTokenExpired)));
-        for garbage in ["", "x", "!!", &token[1..], &"a".repeat(5000)] {
-            assert!(matches!(parse_resume_token(garbage, mine, life), Err(Problem::InvalidResumeToken)), "{garbage}");
+        let read = ResumeToken::parse(&token, mine).unwrap().unwrap();
+        assert_eq!(read.revision_in(life).unwrap(), Revision::new(7));
+        assert!(matches!(read.revision_in(Uuid::from_u128(2)), Err(Problem::ResumeTokenExpired)));
+        assert!(matches!(ResumeToken::parse(&token, other), Err(Problem::InvalidResumeToken)));
+        for garbage in ["x", "!!", &token[1..], &"a".repeat(5000)] {
+            assert!(matches!(ResumeToken::parse(garbage, mine), Err(Problem::InvalidResumeToken)), "{garbage}");
         }
     }
 
@@ -124,9 +140,20 @@ mod tests {
     fn a_page_token_is_no_resume_token_and_belongs_to_one_listing() {
         let (mine, other) = (Purpose::of(&["list", "x"]), Purpose::of(&["list", "y"]));
         let token = page_token(mine, "shop");
-        assert_eq!(parse_page_token(&token, mine).unwrap(), "shop");
+        assert_eq!(parse_page_token(&token, mine).unwrap().as_deref(), Some("shop"));
         assert!(matches!(parse_page_token(&token, other), Err(Problem::InvalidPageToken)));
-        assert!(matches!(parse_resume_token(&token, mine, Uuid::nil()), Err(Problem::InvalidResumeToken)));
+        assert!(matches!(ResumeToken::parse(&token, mine), Err(Problem::InvalidResumeToken)));
+    }
+
+    #[test]
+    fn a_token_that_says_more_than_ours_do_is_not_ours() {
+        let mine = Purpose::of(&["list", "x"]);
+        let mut bytes = URL_SAFE_NO_PAD.decode(page_token(mine, "shop")).unwrap();
+        assert_eq!(bytes[0], 0x83, "an array of three");
+        bytes[0] = 0x84;
+        bytes.push(7);
+        let token = URL_SAFE_NO_PAD.encode(bytes);
+        assert!(matches!(parse_page_token(&token, mine), Err(Problem::InvalidPageToken)));
     }
 
     #[test]

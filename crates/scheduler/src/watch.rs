@@ -17,13 +17,15 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 use v1::operation_event::Type;
 
+use quiesce_mutation::{Mutant, active};
+
 use crate::convert;
 use crate::convert::operation::{operation_to_wire, summary_to_wire};
 use crate::filter::Filter;
 use crate::history::{History, READ_MAX, Seen};
 use crate::records::{LoadError, OperationRecord, Stored, Summary, from_entry, load, operation_key};
 use crate::status::Problem;
-use crate::token::{Purpose, parse_resume_token, resume_token};
+use crate::token::{Purpose, ResumeToken, resume_token};
 
 /// How long a watch is silent at most, unless the caller says otherwise.
 pub(crate) const BOOKMARK_DEFAULT: Duration = Duration::from_secs(30);
@@ -86,27 +88,32 @@ impl Watches {
         &self,
         scope: Scope,
         purpose: Purpose,
-        token: &str,
+        token: Option<ResumeToken>,
         interval: Duration,
     ) -> Result<impl Stream<Item = Result<v1::OperationEvent, Problem>> + Send + use<>, Problem> {
         if self.drain.is_draining() || self.history.is_closed() {
             return Err(Problem::NotServing("the scheduler is stopping"));
         }
         let life = self.store.life();
-        let (cursor, stage) = if token.is_empty() {
-            let stage = match &scope {
-                Scope::One { .. } => Stage::SnapshotOne,
-                Scope::All { skip_snapshot: true, .. } => Stage::Live,
-                Scope::All { .. } => Stage::SnapshotAll,
-            };
-            (self.history.head(), stage)
-        } else {
-            let cursor = parse_resume_token(token, purpose, life)?;
-            if cursor > *self.store.durable().borrow() {
-                return Err(Problem::ResumeTokenExpired);
+        let fresh = token.is_none();
+        let (cursor, stage) = match token {
+            None => {
+                let stage = match &scope {
+                    Scope::One { .. } => Stage::SnapshotOne,
+                    Scope::All { skip_snapshot: true, .. } => Stage::Live,
+                    Scope::All { .. } => Stage::SnapshotAll,
+                };
+                (self.history.head(), stage)
             }
-            self.history.check_reaches(cursor).await?;
-            (cursor, Stage::Live)
+            Some(token) => {
+                let cursor = token.revision_in(life)?;
+                if cursor > *self.store.durable().borrow() {
+                    return Err(Problem::ResumeTokenExpired);
+                }
+                self.history.check_reaches(cursor).await?;
+                let late = u64::from(active(Mutant::ResumesOneTooLate));
+                (Revision::new(cursor.as_u64() + late), Stage::Live)
+            }
         };
         let mut watch = Watch {
             watches: self.clone(),
@@ -121,7 +128,7 @@ impl Watches {
             quiet_until: Instant::now() + interval,
             end_at: None,
         };
-        watch.check_begin(token.is_empty()).await?;
+        watch.check_begin(fresh).await?;
         Ok(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|item| (item, watch)) }))
     }
 }
@@ -233,11 +240,7 @@ impl Watch {
     async fn live(&mut self) -> Result<(), Problem> {
         let mut head = self.watches.history.follow();
         loop {
-            let target = {
-                let _seen = head.borrow_and_update();
-                self.watches.history.head()
-            };
-            if self.advance(target).await? {
+            if self.advance(head.look()).await? {
                 return Ok(());
             }
             if self.end_at.is_some_and(|end| self.cursor >= end) {
@@ -254,10 +257,11 @@ impl Watch {
             }
             let drain = self.watches.drain.clone();
             tokio::select! {
-                changed = timeout_at(self.quiet_until, head.changed()) => match changed {
-                    Ok(Ok(())) => {}
+                biased;
+                changed = timeout_at(self.quiet_until, head.moved()) => match changed {
+                    Ok(Some(())) => {}
                     // Whoever follows the log is gone, which happens when the scheduler stops.
-                    Ok(Err(_)) => {
+                    Ok(None) => {
                         self.push_bookmark();
                         self.stage = Stage::Leaving;
                         return Ok(());

@@ -9,18 +9,30 @@
 //! # When the engine fails
 //!
 //! After an input or output error `redb` refuses all work until it is opened again, because what it holds in memory may no
-//! longer be what is on disk. So does this store: the group at hand gets [`CommitError::Engine`], everything after it
-//! [`CommitError::Closed`], and the sender of [`Store::durable`] goes away. The process should end and be started again;
-//! opening repairs. A full disk is noticed before it can do that: see [`Options::reserve_bytes`].
+//! longer be what is on disk. So the committer opens it again, under the lock that it holds already, and looks what became
+//! of the group at hand: it is there whole or not at all, and says so. Only when the file cannot be opened at once does the
+//! group get [`CommitError::Engine`]; until it can, everything else gets [`CommitError::Unavailable`], and reads
+//! [`ReadError::Unavailable`]. A file that comes back without what was acknowledged, or as another store, ends the store
+//! for good: [`CommitError::Closed`], and the sender of [`Store::durable`] goes away.
+//!
+//! A full disk is noticed before it comes to that: see [`Options::reserve_bytes`].
 
 mod committer;
+mod export;
+#[cfg(test)]
+mod failing_disk;
 mod format;
 mod open;
 #[cfg(test)]
 mod power_loss;
+mod put_back;
+mod room;
+#[cfg(test)]
+mod simulated_disk;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc as blocking};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc as blocking};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -29,13 +41,16 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use crate::{Batch, CommitError, Committed, EngineError, Entry, Key, ReadError, Revision, Scan, Store};
+use crate::{Batch, CommitError, Committed, Condition, EngineError, Entry, Key, ReadError, Revision, Scan, Store};
 use committer::{Committer, Request};
 use format::RECORDS;
 use open::{DirectoryLock, Opened};
+use room::Room;
 
+pub use export::Stored;
 pub use format::FORMAT_VERSION;
 pub use open::{DATABASE_FILE, OpenError};
+pub use put_back::{PutBackError, put_back};
 
 /// Most batches that wait for the committer. A thousand is a few groups' worth, so the committer never idles under load,
 /// and at 5,000 single commits a second a full queue is a fifth of a second of waiting. When it is full, commit waits.
@@ -50,10 +65,8 @@ const QUEUE_BYTES_MAX: u32 = 16 << 20;
 pub struct Options {
     /// The life of the store if it is created now.
     pub new_life: Uuid,
-    /// Begin a new life on what is there, called `new_life`: for a directory that was put back from a copy. Revisions
-    /// after the copy may have been seen by watchers and will be given out again for other writes; the new life makes
-    /// their resume tokens recognisable.
-    pub renew_life: bool,
+    /// Make a store if there is none. Whoever only looks at one does not want to make it.
+    pub create: bool,
     /// Memory the engine may use to cache pages.
     pub cache_bytes: usize,
     /// Free space on the file system below which commits are refused with [`CommitError::Full`], before the engine has
@@ -70,7 +83,7 @@ impl Options {
 
     /// The defaults, with the life of the store in case it is created.
     pub fn new(new_life: Uuid) -> Self {
-        Self { new_life, renew_life: false, cache_bytes: Self::CACHE_BYTES, reserve_bytes: Self::RESERVE_BYTES }
+        Self { new_life, create: true, cache_bytes: Self::CACHE_BYTES, reserve_bytes: Self::RESERVE_BYTES }
     }
 }
 
@@ -85,6 +98,7 @@ pub struct EmbeddedStore {
     durable: watch::Receiver<Revision>,
     life: Uuid,
     engine: Option<Arc<Engine>>,
+    room: Room,
     committer: Option<JoinHandle<Result<(), EngineError>>>,
     /// Hears of the end of the engine. The mutex is never contended; it makes the receiver shareable.
     engine_gone: Mutex<blocking::Receiver<()>>,
@@ -93,9 +107,24 @@ pub struct EmbeddedStore {
 /// The open database. Fields are dropped in order: the file is closed, then the lock is given up, then it is told.
 #[derive(Debug)]
 struct Engine {
-    database: Database,
+    /// None while it is being opened again. Only the committer writes; readers hold it for one page at a time.
+    database: RwLock<Option<Database>>,
+    /// From the moment the engine fails until a change has become durable again.
+    failed: AtomicBool,
     _lock: DirectoryLock,
     _gone: blocking::SyncSender<()>,
+}
+
+impl Engine {
+    /// Runs `work` on the database, unless it is being opened again.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Option<T> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(work)
+    }
+
+    /// Takes the database away, once the reads under way have ended, or puts one in place.
+    fn replace(&self, database: Option<Database>) -> Option<Database> {
+        std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), database)
+    }
 }
 
 /// Why a store did not close in order. Everything that was acknowledged is durable all the same.
@@ -132,15 +161,22 @@ impl EmbeddedStore {
         run: impl FnOnce(Committer) -> Result<(), EngineError> + Send + 'static,
     ) -> Result<Self, OpenError> {
         let (gone, engine_gone) = blocking::sync_channel(0);
-        let engine = Arc::new(Engine { database: opened.database, _lock: opened.lock, _gone: gone });
+        let engine = Arc::new(Engine {
+            database: RwLock::new(Some(opened.database)),
+            failed: AtomicBool::new(false),
+            _lock: opened.lock,
+            _gone: gone,
+        });
+        let room = Room { directory: directory.to_owned(), reserve_bytes: options.reserve_bytes };
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let (durable_sender, durable) = watch::channel(opened.revision);
         let committer = Committer {
             engine: Arc::clone(&engine),
             queue,
             durable: durable_sender,
-            directory: directory.to_owned(),
-            reserve_bytes: options.reserve_bytes,
+            room: room.clone(),
+            life: opened.life,
+            reopen: opened.reopen,
         };
         let committer = std::thread::Builder::new()
             .name("quiesce-store".to_owned())
@@ -152,6 +188,7 @@ impl EmbeddedStore {
             durable,
             life: opened.life,
             engine: Some(engine),
+            room,
             committer: Some(committer),
             engine_gone: Mutex::new(engine_gone),
         })
@@ -196,11 +233,25 @@ impl EmbeddedStore {
         F: FnOnce(&Database) -> Result<T, ReadFailure> + Send + 'static,
     {
         let engine = Arc::clone(self.engine.as_ref().ok_or(ReadError::Closed)?);
-        match tokio::task::spawn_blocking(move || read(&engine.database)).await {
-            Ok(result) => result.map_err(ReadError::from),
+        match tokio::task::spawn_blocking(move || engine.with(read)).await {
+            Ok(None) => Err(ReadError::Unavailable),
+            Ok(Some(Ok(found))) => Ok(found),
+            Ok(Some(Err(failure))) => {
+                self.nudge();
+                Err(failure.into())
+            }
             Err(lost) if lost.is_cancelled() => Err(ReadError::Closed),
             Err(panicked) => Err(ReadError::Engine { source: EngineError::new(panicked) }),
         }
+    }
+
+    /// Has the committer look at the engine, which may refuse everything since a read failed: with a batch that changes
+    /// nothing. Not to be had when much else waits, which does as well.
+    fn nudge(&self) {
+        let Some(requests) = &self.requests else { return };
+        let Ok(permit) = Arc::clone(&self.queued_bytes).try_acquire_many_owned(0) else { return };
+        let (reply, _outcome) = oneshot::channel();
+        let _full = requests.try_send(Request { batch: Batch::new(), reply, permit });
     }
 }
 
@@ -251,6 +302,22 @@ impl Store for EmbeddedStore {
 
     fn life(&self) -> Uuid {
         self.life
+    }
+
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        let Some(engine) = self.engine.clone().filter(|_| self.durable.has_changed().is_ok()) else {
+            return Box::pin(std::future::ready(Condition::Closed));
+        };
+        let room = self.room.clone();
+        Box::pin(async move {
+            // A file system that is away can keep even this waiting.
+            let looked = tokio::task::spawn_blocking(move || room.check()).await;
+            match looked {
+                Ok(Ok(())) if !engine.failed.load(Ordering::Acquire) => Condition::Good,
+                Ok(Err(refusal)) => Condition::of(&refusal),
+                Ok(Ok(())) | Err(_) => Condition::Failed,
+            }
+        })
     }
 }
 

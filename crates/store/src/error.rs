@@ -22,11 +22,20 @@ pub enum CommitError {
         found: Option<Revision>,
     },
     /// There is no room left to store the batch. Nothing was changed. The same batch can succeed once there is room.
+    /// See [`crate::Condition`] for how a store stands without asking it to commit.
     #[error("no room left: free space where the store lives is below its reserve")]
     Full,
-    /// The store can be read but not written. Nothing was changed.
+    /// The store can be read but not written. Nothing was changed. The same batch can succeed once it can be written.
     #[error("the store cannot be written: its file system is read-only")]
     ReadOnly,
+    /// The engine has failed. Nothing was changed. The store opens it again by itself as soon as that works, and then
+    /// the same batch can succeed.
+    #[error("the storage engine has failed and is being opened again")]
+    Unavailable {
+        /// What the engine said.
+        #[source]
+        source: EngineError,
+    },
     /// The batch breaks a bound. Nothing was changed.
     #[error("{limit} too large: {size}, at most {max}")]
     TooLarge {
@@ -41,8 +50,8 @@ pub enum CommitError {
     /// is open: it is there whole or not at all, which shows when the store is opened again.
     #[error("the store is closed")]
     Closed,
-    /// The engine failed. The outcome is open: the batch is there whole or not at all, which shows when the store is
-    /// opened again. The store commits nothing any more.
+    /// The engine failed. The outcome is open: the batch is there whole or not at all, which shows once the store can
+    /// be read again. See [`CommitError::leaves_open`].
     #[error("the storage engine failed")]
     Engine {
         /// What the engine said.
@@ -56,10 +65,22 @@ impl CommitError {
     /// reason can go away by itself.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Full => true,
-            Self::Conflict { .. } | Self::ReadOnly | Self::TooLarge { .. } | Self::Closed | Self::Engine { .. } => {
-                false
-            }
+            Self::Full | Self::ReadOnly | Self::Unavailable { .. } => true,
+            Self::Conflict { .. } | Self::TooLarge { .. } | Self::Closed | Self::Engine { .. } => false,
+        }
+    }
+
+    /// Whether nobody knows what became of the batch, but the store will be able to tell: whoever repeats it with a
+    /// precondition on a record that the batch itself writes finds out by the conflict.
+    pub fn leaves_open(&self) -> bool {
+        match self {
+            Self::Engine { .. } => true,
+            Self::Conflict { .. }
+            | Self::Full
+            | Self::ReadOnly
+            | Self::Unavailable { .. }
+            | Self::TooLarge { .. }
+            | Self::Closed => false,
         }
     }
 }
@@ -103,7 +124,10 @@ pub enum ReadError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The engine failed.
+    /// The engine has failed and is being opened again.
+    #[error("the storage engine has failed and is being opened again")]
+    Unavailable,
+    /// The engine failed. The store opens it again by itself.
     #[error("the storage engine failed")]
     Engine {
         /// What the engine said.
@@ -116,7 +140,8 @@ impl ReadError {
     /// Whether the same read can succeed later on this open store.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Closed | Self::Damaged { .. } | Self::Engine { .. } => false,
+            Self::Unavailable | Self::Engine { .. } => true,
+            Self::Closed | Self::Damaged { .. } => false,
         }
     }
 }

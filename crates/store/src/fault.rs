@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::{Batch, CommitError, Committed, Entry, Key, ReadError, Revision, Scan, Store};
+use crate::{Batch, CommitError, Committed, Condition, Entry, Key, ReadError, Revision, Scan, Store};
 
 /// Wraps a store and makes its commits fail or wait. Clones steer the same faults.
 #[derive(Clone)]
@@ -183,5 +183,14 @@ impl Store for FaultyStore {
 
     fn life(&self) -> Uuid {
         self.inner.life()
+    }
+
+    /// As a lasting fault has it; one that strikes a number of commits is over before anybody could ask.
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        let lasting = self.plan.borrow().fault.as_ref().filter(|fault| fault.remaining.is_none()).cloned();
+        match lasting {
+            Some(fault) => Box::pin(std::future::ready(Condition::of(&fault.error))),
+            None => self.inner.condition(),
+        }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! * [`Store`] is the contract, [`memory::MemoryStore`] its model, [`embedded::EmbeddedStore`] the default engine.
 //! * [`Batch`] is the unit of change: all of it becomes durable, or nothing of it.
+//! * [`archive`] is a backup as a file.
 //! * [`record`] is the versioned envelope around stored values.
 //! * [`fault::FaultyStore`] makes any store fail on demand, for the tests of others.
 //! * `conformance` (feature of the same name) is the suite every backend passes.
@@ -15,15 +16,17 @@
 //!
 //! Every write takes one [`Revision`]; revisions grow by one, in commit order, for the whole life of a store. A batch is
 //! checked against the state that includes every batch committed before it, in the same group or not. A commit that
-//! returned `Ok` survives the death of the process and of the machine. A commit that returned [`CommitError::Conflict`],
-//! [`CommitError::TooLarge`] or [`CommitError::Full`] left nothing behind and cost no revision.
+//! returned `Ok` survives the death of the process and of the machine. A commit that failed left nothing behind and cost
+//! no revision, unless it [leaves open](CommitError::leaves_open) what became of it, or the store was closed.
 
 #![warn(
     clippy::wildcard_enum_match_arm,
     reason = "a new kind of write or failure must break the build wherever it matters"
 )]
 
+pub mod archive;
 mod batch;
+mod condition;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod embedded;
@@ -41,6 +44,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use batch::{BATCH_BYTES_MAX, Batch, Expect, VALUE_BYTES_MAX, WRITES_MAX, Write};
+pub use condition::Condition;
 pub use error::{CommitError, EngineError, Limit, ReadError};
 pub use key::{KEY_BYTES_MAX, Key, Space};
 pub use revision::Revision;
@@ -97,4 +101,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Revisions of two lives cannot be compared, so a resume token names the life it belongs to.
     fn life(&self) -> Uuid;
+
+    /// What a commit would meet now. Changes with the disk, not only with what is asked of the store, so whoever wants to
+    /// know asks from time to time. A store without a disk is always good.
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        Box::pin(std::future::ready(Condition::Good))
+    }
 }

@@ -34,6 +34,24 @@ impl MemoryStore {
         Self { life, state: Arc::new(Mutex::new(state)) }
     }
 
+    /// A store that holds `entries` of another one and goes on behind `revision`.
+    pub fn holding(life: Uuid, revision: Revision, entries: impl IntoIterator<Item = Entry>) -> Self {
+        let entries = entries.into_iter().map(|entry| (entry.key, (entry.value, entry.revision))).collect();
+        let state = State { entries, durable: watch::Sender::new(revision) };
+        Self { life, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Everything in it, in the order of keys.
+    pub fn entries(&self) -> Vec<Entry> {
+        let state = self.state();
+        let entry = |(key, (value, revision)): (&Key, &(Bytes, Revision))| Entry {
+            key: key.clone(),
+            value: value.clone(),
+            revision: *revision,
+        };
+        state.entries.iter().map(entry).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the lock")
     }

@@ -4,9 +4,13 @@
 //! a call that fails goes on with the next act when it is repeated, and after the result the result is repeated (rule
 //! H1). Waiting acts send heartbeats as rule H3 asks, [`Act::Hang`] does not.
 
+mod chronicle;
+mod line;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quiesce_protocol::v1;
@@ -21,6 +25,8 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+pub use chronicle::{Chronicle, Entry, Turn};
+
 /// One thing a shutdown does.
 #[derive(Debug, Clone)]
 pub enum Act {
@@ -32,8 +38,12 @@ pub enum Act {
     Result(Outcome, v1::Evidence),
     /// Ends with a result that is not clean.
     Unclean,
+    /// Ends with a result that would be good, but for its token.
+    ResultWithToken(String),
     /// Sends this report as it is, whatever it says.
     Raw(Box<v1::ShutdownStatus>),
+    /// Sends a report whose message has so many bytes.
+    Huge(usize),
     /// The call ends with an error.
     Fail(Code, &'static str),
     /// The call ends with OK.
@@ -48,6 +58,8 @@ pub enum Act {
     UntilCancelled,
     /// Sends reports of the same phase as fast as it can, so many.
     Flood(u32),
+    /// The same, with something new in each.
+    Chatter(u32),
 }
 
 /// How a start goes.
@@ -159,6 +171,7 @@ pub enum Call {
 #[derive(Clone)]
 pub struct ScriptedHook {
     state: watch::Sender<State>,
+    chronicle: Option<(Chronicle, Arc<str>)>,
 }
 
 struct State {
@@ -174,8 +187,20 @@ struct State {
 struct Run {
     request: v1::ShutdownRequest,
     acts: VecDeque<Act>,
+    /// How many acts are over.
+    played: usize,
     status: v1::ShutdownStatus,
     last: Option<v1::ShutdownStatus>,
+}
+
+impl Run {
+    /// The act of that number is over. Two calls may play the same one, the first of them left by its caller.
+    fn over(&mut self, number: usize) {
+        if self.played == number {
+            self.acts.pop_front();
+            self.played += 1;
+        }
+    }
 }
 
 /// A hook that listens; it stops listening when this is dropped.
@@ -202,7 +227,14 @@ impl ScriptedHook {
             killed: false,
             cancelled: false,
         };
-        Self { state: watch::Sender::new(state) }
+        Self { state: watch::Sender::new(state), chronicle: None }
+    }
+
+    /// The same hook, which from now on also writes into `chronicle` what becomes of `instance`.
+    #[must_use]
+    pub fn writing(mut self, chronicle: &Chronicle, instance: &str) -> Self {
+        self.chronicle = Some((chronicle.clone(), instance.into()));
+        self
     }
 
     /// Serves on a port of its own.
@@ -223,6 +255,20 @@ impl ScriptedHook {
             .add_service(ShutdownHookServer::new(self.clone()))
             .serve_with_incoming(once);
         tokio::spawn(async move { serve.await.expect("one connection is no trouble") }).abort_handle()
+    }
+
+    /// The same, until the connection is gone.
+    pub async fn serve_until_gone(&self, socket: TcpStream) {
+        let (line, gone) = line::Line::new(socket);
+        let once = tokio_stream::once(Ok::<_, std::io::Error>(line)).chain(tokio_stream::pending());
+        let serve = tonic::transport::Server::builder()
+            .add_service(ShutdownHookServer::new(self.clone()))
+            .serve_with_incoming(once);
+        tokio::select! {
+            served = serve => served.expect("one connection is no trouble"),
+            // Nothing is ever sent: it ends with the connection.
+            _gone = gone => {}
+        }
     }
 
     /// Changes the script.
@@ -258,6 +304,12 @@ impl ScriptedHook {
         assert!(seen.is_ok(), "waited 30s for calls; seen: {:?}", self.calls());
     }
 
+    fn write(&self, turn: Turn) {
+        if let Some((chronicle, instance)) = &self.chronicle {
+            chronicle.write(instance, turn);
+        }
+    }
+
     fn note(&self, call: Call) {
         self.state.send_modify(|state| state.calls.push(call));
     }
@@ -270,7 +322,7 @@ impl ScriptedHook {
             let acts = script.cloned().unwrap_or_default().into();
             let status =
                 v1::ShutdownStatus { shutdown_id: request.shutdown_id.clone(), phase: 1, ..Default::default() };
-            let run = Run { request: request.clone(), acts, status, last: None };
+            let run = Run { request: request.clone(), acts, played: 0, status, last: None };
             state.runs.entry(request.shutdown_id.clone()).or_insert(run);
         });
     }
@@ -291,8 +343,12 @@ impl ScriptedHook {
     }
 
     fn finish(&self, id: &str, outcome: Outcome, evidence: v1::Evidence, clean: bool) -> v1::ShutdownStatus {
+        if let Some(last) = self.edit(id, |run| run.last.clone()) {
+            return last;
+        }
         if matches!(outcome, Outcome::Stopped | Outcome::Killed | Outcome::NotRunning) {
             self.end_application();
+            self.write(Turn::Ended);
         }
         let token = self.edit(id, |run| run.request.completion_token.clone());
         let report = self.report(id, |status| {
@@ -333,7 +389,8 @@ impl ScriptedHook {
             if let Some(last) = self.edit(id, |run| run.last.clone()) {
                 return say(out, last).await;
             }
-            let Some(act) = self.edit(id, |run| run.acts.front().cloned()) else { return Ok(()) };
+            let next = self.edit(id, |run| run.acts.front().cloned().map(|act| (run.played, act)));
+            let Some((number, act)) = next else { return Ok(()) };
             match act {
                 Act::Report(phase) => {
                     let report = self.report(id, |status| status.phase = phase.into());
@@ -348,18 +405,32 @@ impl ScriptedHook {
                 Act::Unclean => {
                     return say(out, self.finish(id, Outcome::Stopped, v1::Evidence::GroupEmpty, false)).await;
                 }
+                Act::ResultWithToken(token) => {
+                    let mut report = self.report(id, |status| status.phase = v1::ShutdownPhase::Stopped.into());
+                    report.completion_token = token;
+                    report.result = Some(v1::StopResult {
+                        outcome: Outcome::Stopped.into(),
+                        evidence: v1::Evidence::GroupEmpty.into(),
+                        ..Default::default()
+                    });
+                    say(out, report).await?;
+                }
                 Act::Raw(status) => say(out, *status).await?,
+                Act::Huge(bytes) => {
+                    let report = self.report(id, |_same| {});
+                    say(out, v1::ShutdownStatus { message: "x".repeat(bytes), ..report }).await?;
+                }
                 Act::Fail(code, reason) => {
-                    self.edit(id, |run| run.acts.pop_front());
+                    self.edit(id, |run| run.over(number));
                     return out.send(Err(error(code, reason))).await.map_err(|_gone| Gone);
                 }
                 Act::End => {
-                    self.edit(id, |run| run.acts.pop_front());
+                    self.edit(id, |run| run.over(number));
                     return Ok(());
                 }
                 Act::Hang => {
                     out.closed().await;
-                    self.edit(id, |run| run.acts.pop_front());
+                    self.edit(id, |run| run.over(number));
                     return Err(Gone);
                 }
                 Act::UntilReleased => self.until(id, out, |state| state.released).await?,
@@ -371,8 +442,14 @@ impl ScriptedHook {
                         say(out, report).await?;
                     }
                 }
+                Act::Chatter(count) => {
+                    for number in 0..count {
+                        let report = self.report(id, |status| status.message = format!("thought number {number}"));
+                        say(out, report).await?;
+                    }
+                }
             }
-            self.edit(id, |run| run.acts.pop_front());
+            self.edit(id, |run| run.over(number));
         }
     }
 }
@@ -429,10 +506,11 @@ impl ShutdownHook for ScriptedHook {
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Result<Response<Self::ShutdownStream>, Status> {
         let request = request.into_inner();
         self.note(Call::Shutdown(request.clone()));
+        self.write(Turn::Told { shutdown_id: request.shutdown_id.clone() });
         self.run(&request);
         let first = self.edit(&request.shutdown_id, |run| match run.acts.front().cloned() {
             Some(Act::Fail(code, reason)) => {
-                run.acts.pop_front();
+                run.over(run.played);
                 Some(error(code, reason))
             }
             _ => None,
@@ -501,6 +579,7 @@ impl ShutdownHook for ScriptedHook {
     ) -> Result<Response<Self::StartApplicationStream>, Status> {
         let request = request.into_inner();
         self.note(Call::StartApplication(request.clone()));
+        self.write(Turn::Ordered);
         let start = self.state.borrow().script.start;
         let accepted = v1::StartStatus { epoch: request.epoch, sequence: 1, phase: 1, ..Default::default() };
         let (outcome, phase) = match start {

@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use quiesce_runtime::clock::{Clock as _, Kernel, Source as _, Timeline};
+use quiesce_runtime::clock::{Clock as _, Timeline};
 use quiesce_runtime::telemetry::chain;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
-use uuid::Uuid;
 
 use super::order::{Disposition, ShutdownOrder, StartCommand};
 use super::record::{Record, RecordError, Records};
@@ -31,6 +30,7 @@ use super::{HookOptions, View};
 use crate::application::{
     AppState, AppStatus, Application, HoldError, HoldKind, HoldOrder, KillError, StartError, StopError, StopOrder,
 };
+use crate::id;
 
 /// Where an answer goes. Nobody waiting for it any more is no error: the caller went away, the work goes on (H9).
 pub(crate) type Reply<T> = oneshot::Sender<T>;
@@ -200,14 +200,16 @@ impl Engine {
             }
             let due = self.next_due();
             tokio::select! {
-                command = commands.recv(), if !orphaned => match command {
-                    Some(command) => self.handle(command),
-                    None => orphaned = true,
-                },
+                biased;
+                // Commands come last, so that no flood of them holds up the rest; what is due is done by `advance`.
                 Some(done) = self.work.next() => self.finish_work(done),
                 changed = self.status.changed() => if changed.is_err() {
                     error!("the application object is gone, the hook ends");
                     return;
+                },
+                command = commands.recv(), if !orphaned => match command {
+                    Some(command) => self.handle(command),
+                    None => orphaned = true,
                 },
                 () = sleep_until(due) => {}
             }
@@ -327,15 +329,8 @@ impl Engine {
     pub(super) fn save(&mut self, then: impl FnOnce(Result<(), RecordError>) -> Done + Send + 'static) {
         self.revision += 1;
         self.record.anchor = self.clock.anchor().into();
-        let (records, revision, record) = (Arc::clone(&self.records), self.revision, self.record.clone());
-        let writing = tokio::task::spawn_blocking(move || records.save(revision, &record));
-        self.work.push(Box::pin(async move {
-            match writing.await {
-                Ok(result) => then(result),
-                // The runtime is going down, and the owner with it.
-                Err(_aborted) => Done::Nothing,
-            }
-        }));
+        let writing = self.records.save(self.revision, &self.record);
+        self.work.push(Box::pin(async move { then(writing.await) }));
     }
 
     pub(super) fn hold_order(&self, operation: &str, kind: HoldKind, epoch: u64) -> HoldOrder {
@@ -407,7 +402,7 @@ impl Engine {
         }
         self.told_locally = true;
         let app = Arc::clone(&self.app);
-        let shutdown_id = format!("local-{}", Uuid::now_v7());
+        let shutdown_id = format!("local-{}", id::fresh(&self.options.machine));
         self.work.push(Box::pin(async move {
             let order = StopOrder { shutdown_id, grace, parameters: BTreeMap::new() };
             Done::ToldLocally { result: app.stop(order).await }
@@ -432,11 +427,6 @@ pub(super) fn ended(status: &AppStatus) -> bool {
         AppState::Stopped | AppState::Held => true,
         AppState::Unknown | AppState::Starting | AppState::Running | AppState::Stopping => false,
     }
-}
-
-/// Wall clock for timestamps on the wire.
-pub(super) fn wall_ms() -> u64 {
-    Kernel.wall_ms()
 }
 
 /// Milliseconds as the timeline counts them.

@@ -10,6 +10,7 @@ use quiesce_protocol::v1;
 
 use super::refusal::{Refusal, Violation};
 use super::token::Token;
+use super::wire;
 use crate::application::{HoldKind, Permission};
 use crate::identity::{is_cluster, is_instance_name, is_operation_name};
 
@@ -20,7 +21,10 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// Longest duration on the wire.
-const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
+pub(super) const DURATION_MAX: Duration = Duration::from_hours(7 * 24);
+
+/// The last epoch of the contract.
+const EPOCH_MAX: i64 = (1 << 53) - 1;
 
 const SHUTDOWN_ID_MAX: usize = 128;
 const TOKEN_MAX: usize = 512;
@@ -86,8 +90,20 @@ impl Checks {
         self.require("operation", name.is_empty() || is_operation_name(name), "must be operations/{operation}");
     }
 
-    fn text(&mut self, field: &str, text: &str) {
-        self.require(field, text.len() <= TEXT_MAX, format!("must have at most {TEXT_MAX} bytes"));
+    fn reason(&mut self, text: &str) {
+        self.require("reason", text.len() <= TEXT_MAX, format!("must have at most {TEXT_MAX} bytes"));
+        let plain = !text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t'));
+        self.require("reason", plain, "must hold no control characters but line breaks and tabs");
+    }
+
+    fn shutdown_id(&mut self, id: &str) {
+        let allowed = format!("must be 1 to {SHUTDOWN_ID_MAX} characters of A-Z, a-z, 0-9 and ._-");
+        self.require("shutdown_id", is_shutdown_id(id), allowed);
+    }
+
+    fn token(&mut self, token: &str) {
+        let allowed = format!("must have at most {TOKEN_MAX} bytes");
+        self.require("completion_token", token.len() <= TOKEN_MAX, allowed);
     }
 
     fn cluster(&mut self, field: &str, name: &str) {
@@ -96,20 +112,22 @@ impl Checks {
 
     fn parameters(&mut self, map: HashMap<String, String>) -> BTreeMap<String, String> {
         self.require("parameters", map.len() <= MAP_MAX, format!("must have at most {MAP_MAX} entries"));
-        let fits = map.iter().all(|(key, value)| key.len() <= KEY_MAX && value.len() <= VALUE_MAX);
-        let limits = format!("must have keys of at most {KEY_MAX} and values of at most {VALUE_MAX} bytes");
+        let fits = map.iter().all(|(key, value)| (1..=KEY_MAX).contains(&key.len()) && value.len() <= VALUE_MAX);
+        let limits = format!("must have keys of 1 to {KEY_MAX} and values of at most {VALUE_MAX} bytes");
         self.require("parameters", fits, limits);
+        let plain = map.iter().all(|(key, value)| !key.contains(char::is_control) && !value.contains('\0'));
+        self.require("parameters", plain, "must have no control characters in keys, and no NUL in values");
         map.into_iter().collect()
     }
 
     fn epoch(&mut self, epoch: i64, minimum: i64) -> u64 {
-        self.require("epoch", epoch >= minimum, format!("must be at least {minimum}"));
+        let fits = (minimum..=EPOCH_MAX).contains(&epoch);
+        self.require("epoch", fits, format!("must be between {minimum} and {EPOCH_MAX}"));
         u64::try_from(epoch).unwrap_or(0)
     }
 
-    fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Option<Duration> {
-        let wire = wire?;
-        let duration = Duration::try_from(wire).ok().filter(|duration| *duration <= DURATION_MAX);
+    fn duration(&mut self, field: &str, given: Option<prost_types::Duration>) -> Option<Duration> {
+        let duration = wire::duration_from_wire(&given?).filter(|duration| *duration <= DURATION_MAX);
         self.require(field, duration.is_some(), "must be between 0 and 7 days");
         duration
     }
@@ -134,15 +152,13 @@ pub(crate) fn is_shutdown_id(id: &str) -> bool {
 /// Checks a request of Shutdown.
 pub(crate) fn shutdown(request: v1::ShutdownRequest) -> Result<ShutdownOrder, Refusal> {
     let mut checks = Checks(Vec::new());
-    let allowed = format!("must be 1 to {SHUTDOWN_ID_MAX} characters of A-Z, a-z, 0-9 and ._-");
-    checks.require("shutdown_id", is_shutdown_id(&request.shutdown_id), allowed);
+    checks.shutdown_id(&request.shutdown_id);
     checks.operation(&request.operation);
     checks.instance(&request.instance);
     checks.require("attempt", request.attempt >= 0, "must not be negative");
-    checks.text("reason", &request.reason);
+    checks.reason(&request.reason);
     checks.cluster("target_cluster", &request.target_cluster);
-    let token_fits = request.completion_token.len() <= TOKEN_MAX;
-    checks.require("completion_token", token_fits, format!("must have at most {TOKEN_MAX} bytes"));
+    checks.token(&request.completion_token);
     checks.duration("max_extension", request.max_extension);
     // Unset, or a kind this program does not know: the graver one, as the contract says.
     let kind = match v1::OperationKind::try_from(request.kind) {
@@ -171,7 +187,7 @@ pub(crate) fn start(request: v1::StartApplicationRequest) -> Result<StartCommand
     checks.instance(&request.instance);
     checks.operation(&request.operation);
     checks.cluster("source_cluster", &request.source_cluster);
-    checks.text("reason", &request.reason);
+    checks.reason(&request.reason);
     checks.duration("start_timeout", request.start_timeout);
     checks.parameters(request.parameters);
     let command = StartCommand {
@@ -198,11 +214,46 @@ pub(crate) fn conclude(request: &v1::ConcludeShutdownRequest) -> Result<(Disposi
     checks.done((disposition, epoch))
 }
 
-/// Checks the new total of UpdateDeadline.
+/// Checks a request of UpdateDeadline, and reads the new total.
 pub(crate) fn grace(request: &v1::UpdateDeadlineRequest) -> Result<Option<Duration>, Refusal> {
     let mut checks = Checks(Vec::new());
+    checks.shutdown_id(&request.shutdown_id);
     let grace = checks.duration("grace_period", request.grace_period);
     checks.done(grace)
+}
+
+/// Checks a request of CheckShutdown.
+pub(crate) fn check(request: v1::CheckShutdownRequest) -> Result<(), Refusal> {
+    let mut checks = Checks(Vec::new());
+    checks.instance(&request.instance);
+    checks.parameters(request.parameters);
+    checks.done(())
+}
+
+/// Checks a request of GetShutdown; an empty id asks for the running or last one.
+pub(crate) fn get(request: &v1::GetShutdownRequest) -> Result<(), Refusal> {
+    let mut checks = Checks(Vec::new());
+    if !request.shutdown_id.is_empty() {
+        checks.shutdown_id(&request.shutdown_id);
+    }
+    checks.done(())
+}
+
+/// Checks a request of CancelShutdown.
+pub(crate) fn cancel(request: &v1::CancelShutdownRequest) -> Result<(), Refusal> {
+    let mut checks = Checks(Vec::new());
+    checks.shutdown_id(&request.shutdown_id);
+    checks.reason(&request.reason);
+    checks.done(())
+}
+
+/// Checks a request of KillApplication.
+pub(crate) fn kill(request: &v1::KillApplicationRequest) -> Result<(), Refusal> {
+    let mut checks = Checks(Vec::new());
+    checks.shutdown_id(&request.shutdown_id);
+    checks.token(&request.completion_token);
+    checks.reason(&request.reason);
+    checks.done(())
 }
 
 /// The default heartbeat, for starts nobody asked to hear about.
@@ -251,6 +302,15 @@ mod tests {
                 "shutdown_id"
             ]
         );
+    }
+
+    #[test]
+    fn durations_follow_the_rules_of_their_message() {
+        for (seconds, nanos) in [(0, -1), (2, -1), (2, 1_000_000_000), (i64::MIN, -999_999_999)] {
+            let grace_period = Some(prost_types::Duration { seconds, nanos });
+            let request = v1::ShutdownRequest { shutdown_id: "a".to_owned(), grace_period, ..Default::default() };
+            assert!(shutdown(request).is_err(), "{seconds} {nanos}");
+        }
     }
 
     #[test]

@@ -4,22 +4,29 @@
 //! permission that was given back. It is written *before* what it announces is done. The processes have a journal of
 //! their own below the seam; neither reads the other's.
 
-use std::fs;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use quiesce_runtime::clock::Anchor;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use tokio::sync::Mutex;
 
+use super::order::DURATION_MAX;
 use super::report::{Phase, Report};
 use super::token::Digest;
 use crate::application::HoldKind;
-use crate::durable;
+use crate::format;
+use crate::host::{Files, Host};
 
 /// Format of the document. A reader that finds a higher one refuses to run rather than to guess.
 const FORMAT: u32 = 1;
+
+/// The document is small; a file larger than this is something else.
+const SIZE_MAX: u64 = 1 << 20;
 
 /// Name of the document in the state directory.
 const FILE: &str = "hook.json";
@@ -81,8 +88,11 @@ pub(crate) struct ShutdownRecord {
     pub(crate) token: Option<Digest>,
     /// On the timeline of the anchor.
     pub(crate) accepted_ms: u64,
+    #[serde(default, deserialize_with = "wait")]
     pub(crate) grace: Option<Duration>,
+    #[serde(deserialize_with = "wait")]
     pub(crate) heartbeat: Duration,
+    #[serde(default, deserialize_with = "wait")]
     pub(crate) settle: Option<Duration>,
     /// [`Phase::Stopping`] is written before the application is told to stop.
     pub(crate) phase: Phase,
@@ -92,6 +102,21 @@ pub(crate) struct ShutdownRecord {
     pub(crate) incarnation: i32,
     /// Set when it is over.
     pub(crate) last: Option<Report>,
+}
+
+/// Reads a time to wait. None was ever longer than an order may ask for, and no clock measures what is longer by far.
+fn wait<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Copy + Into<Option<Duration>>,
+{
+    let wait = T::deserialize(deserializer)?;
+    match wait.into() {
+        Some(time) if time > DURATION_MAX => {
+            Err(de::Error::custom(format!("a wait of {time:?}, longer than any order asks for ({DURATION_MAX:?})")))
+        }
+        Some(_) | None => Ok(wait),
+    }
 }
 
 /// Why the record could not be read or written.
@@ -134,73 +159,127 @@ pub enum RecordError {
     },
 }
 
-/// Where the record is kept.
-#[derive(Debug)]
-pub struct Records {
-    place: Place,
-    /// The newest revision written. Writes run beside the owner and may overtake one another; a snapshot that is older
-    /// than the one on disk is dropped, since the newer one contains it.
-    written: Mutex<u64>,
+/// A place for the record.
+pub trait Shelf: Send + Sync {
+    /// What was last saved.
+    fn load(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces it; durable when it resolves. Saves may overtake one another: a `revision` lower than the last one of this
+    /// program is dropped, since the later one contains it.
+    fn save(&self, revision: u64, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>>;
 }
 
-#[derive(Debug)]
-enum Place {
-    Nowhere,
-    File(PathBuf),
+/// Where the record is kept.
+pub struct Records {
+    shelf: Option<Arc<dyn Shelf>>,
+    /// What is named in errors.
+    path: PathBuf,
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records").field("path", &self.path).field("durable", &self.is_durable()).finish()
+    }
 }
 
 impl Records {
     /// Keeps nothing over a restart: for programs that are themselves the application, and end with it.
     pub fn volatile() -> Self {
-        Self { place: Place::Nowhere, written: Mutex::new(0) }
+        Self { shelf: None, path: PathBuf::from(FILE) }
     }
 
-    /// Keeps the record in `directory`, which must exist.
+    /// Keeps the record in `directory` of this machine, which must exist.
     pub fn in_directory(directory: &Path) -> Self {
-        Self { place: Place::File(directory.join(FILE)), written: Mutex::new(0) }
+        Self::among(Host::linux().files, directory)
+    }
+
+    /// Keeps the record among `files`, in `directory`, which must exist.
+    pub fn among(files: Arc<dyn Files>, directory: &Path) -> Self {
+        let path = directory.join(FILE);
+        let written = Mutex::new(0);
+        Self { shelf: Some(Arc::new(RecordFile { files, path: path.clone(), written })), path }
+    }
+
+    /// Keeps the record on `shelf`.
+    pub fn on(shelf: Arc<dyn Shelf>) -> Self {
+        Self { shelf: Some(shelf), path: PathBuf::from(FILE) }
     }
 
     /// Whether a restart finds it again.
     pub(crate) fn is_durable(&self) -> bool {
-        matches!(self.place, Place::File(_))
+        self.shelf.is_some()
     }
 
     pub(crate) fn load(&self) -> Result<Option<Record>, RecordError> {
-        let Place::File(path) = &self.place else { return Ok(None) };
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RecordError::Read { path: path.clone(), source }),
-        };
-        // The format is read first: a later one need not look like ours.
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let parse = |source| RecordError::Parse { path: path.clone(), source };
-        let Head { format } = serde_json::from_slice(&text).map_err(parse)?;
-        if format > FORMAT {
-            return Err(RecordError::Format { path: path.clone(), format });
-        }
-        serde_json::from_slice(&text).map(Some).map_err(parse)
+        let path = &self.path;
+        let Some(shelf) = &self.shelf else { return Ok(None) };
+        let read = shelf.load().map_err(|source| RecordError::Read { path: path.clone(), source })?;
+        read.map(|text| decode(path, &text)).transpose()
     }
 
-    /// Replaces the record. Durable when it returns. Blocks.
-    pub(crate) fn save(&self, revision: u64, record: &Record) -> Result<(), RecordError> {
-        let Place::File(path) = &self.place else { return Ok(()) };
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if revision < *written {
-            return Ok(());
-        }
-        let write = || durable::replace(path, &serde_json::to_vec_pretty(record)?);
-        write().map_err(|source| RecordError::Write { path: path.clone(), source })?;
-        *written = revision;
-        Ok(())
+    /// Replaces the record. Durable when it resolves.
+    pub(crate) fn save(&self, revision: u64, record: &Record) -> BoxFuture<'static, Result<(), RecordError>> {
+        let Some(shelf) = &self.shelf else { return Box::pin(async { Ok(()) }) };
+        let (shelf, path) = (Arc::clone(shelf), self.path.clone());
+        let content = encode(record).map_err(io::Error::from);
+        Box::pin(async move {
+            let saved = match content {
+                Ok(content) => shelf.save(revision, content).await,
+                Err(error) => Err(error),
+            };
+            saved.map_err(|source| RecordError::Write { path, source })
+        })
     }
+}
+
+/// The record as a file.
+struct RecordFile {
+    files: Arc<dyn Files>,
+    path: PathBuf,
+    /// The newest revision written. Writes run beside the owner and may overtake one another; a snapshot that is older
+    /// than the one on disk is dropped, since the newer one contains it.
+    written: Mutex<u64>,
+}
+
+impl Shelf for RecordFile {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        match self.files.read(&self.path, SIZE_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn save(&self, revision: u64, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            let mut written = self.written.lock().await;
+            if revision < *written {
+                return Ok(());
+            }
+            self.files.replace(&self.path, content).await?;
+            *written = revision;
+            Ok(())
+        })
+    }
+}
+
+pub(crate) fn encode(record: &Record) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(record)
+}
+
+/// What the file at `path` says.
+pub(crate) fn decode(path: &Path, text: &[u8]) -> Result<Record, RecordError> {
+    let parse = |source| RecordError::Parse { path: path.to_owned(), source };
+    let format = format::of(text).map_err(parse)?;
+    if format > FORMAT {
+        return Err(RecordError::Format { path: path.to_owned(), format });
+    }
+    serde_json::from_slice(text).map_err(parse)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn record(epoch: u64) -> Record {
@@ -208,13 +287,13 @@ mod tests {
         Record { epoch, ..Record::new(anchor) }
     }
 
-    #[test]
-    fn the_newest_revision_wins_whatever_the_order_of_writing() {
+    #[tokio::test]
+    async fn the_newest_revision_wins_whatever_the_order_of_writing() {
         let directory = tempfile::tempdir().unwrap();
         let records = Records::in_directory(directory.path());
         assert!(records.load().unwrap().is_none());
-        records.save(2, &record(7)).unwrap();
-        records.save(1, &record(6)).unwrap();
+        records.save(2, &record(7)).await.unwrap();
+        records.save(1, &record(6)).await.unwrap();
         assert_eq!(records.load().unwrap().unwrap().epoch, 7);
     }
 
@@ -226,6 +305,22 @@ mod tests {
         assert!(matches!(records.load(), Err(RecordError::Format { format: 2, .. })));
         fs::write(directory.path().join(FILE), "{").unwrap();
         assert!(matches!(records.load(), Err(RecordError::Parse { .. })));
+    }
+
+    #[test]
+    fn a_wait_that_no_clock_can_measure_is_damage() {
+        let text = include_str!("record/format-1.json");
+        let seconds = DURATION_MAX.as_secs();
+        for (field, from) in [("heartbeat", 5), ("grace", 60)] {
+            let with = |secs: u64| {
+                text.replace(&format!(r#""{field}": {{ "secs": {from},"#), &format!(r#""{field}": {{ "secs": {secs},"#))
+            };
+            assert!(decode(Path::new(FILE), with(seconds).as_bytes()).is_ok(), "{field}");
+            for secs in [seconds + 1, u64::MAX] {
+                let error = decode(Path::new(FILE), with(secs).as_bytes()).unwrap_err();
+                assert!(matches!(error, RecordError::Parse { .. }), "{field}: {error}");
+            }
+        }
     }
 
     #[test]

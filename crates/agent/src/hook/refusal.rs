@@ -57,9 +57,16 @@ pub(crate) enum Refusal {
     NotServing { reason: String },
     #[error("credentials are missing or wrong")]
     CredentialsInvalid,
+    #[error("the message is larger than {maximum} bytes")]
+    TooLarge { maximum: usize },
 }
 
 impl Refusal {
+    /// One bad field.
+    pub(crate) fn field(field: &str, description: &str) -> Self {
+        Self::Invalid(vec![Violation { field: field.to_owned(), description: description.to_owned() }])
+    }
+
     fn code(&self) -> (Code, ErrorReason) {
         match self {
             Self::Invalid(_) => (Code::InvalidArgument, ErrorReason::InvalidField),
@@ -77,6 +84,7 @@ impl Refusal {
             Self::StartNotPermitted { .. } => (Code::FailedPrecondition, ErrorReason::StartNotPermitted),
             Self::NotServing { .. } => (Code::Unavailable, ErrorReason::NotServing),
             Self::CredentialsInvalid => (Code::Unauthenticated, ErrorReason::CredentialsInvalid),
+            Self::TooLarge { .. } => (Code::ResourceExhausted, ErrorReason::MessageTooLarge),
         }
     }
 
@@ -90,6 +98,7 @@ impl Refusal {
             }
             Self::NotImplemented { capability } => ("capability", (*capability).to_owned()),
             Self::StillRunning { instance, .. } => ("instance", instance.clone()),
+            Self::TooLarge { maximum } => ("maximum", maximum.to_string()),
             Self::Invalid(_)
             | Self::NotStoppable { .. }
             | Self::Superseded { .. }
@@ -120,7 +129,8 @@ impl Refusal {
             | Self::Deleted { .. }
             | Self::StartNotPermitted { .. }
             | Self::NotServing { .. }
-            | Self::CredentialsInvalid => String::new(),
+            | Self::CredentialsInvalid
+            | Self::TooLarge { .. } => String::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::engine::Command;
 use super::order;
-use super::refusal::{Refusal, Violation};
+use super::refusal::Refusal;
 use super::report::{Progress, StartProgress};
 use super::token::Token;
 use super::{Hook, wire};
@@ -58,7 +58,10 @@ impl ShutdownHook for Hook {
         request: Request<v1::CheckShutdownRequest>,
     ) -> Result<Response<v1::CheckShutdownResponse>, Status> {
         self.require(self.app.capabilities().check, "CAPABILITY_CHECK")?;
-        self.own(&request.get_ref().instance)?;
+        let request = request.into_inner();
+        let instance = request.instance.clone();
+        order::check(request)?;
+        self.own(&instance)?;
         let found = self.app.check().await;
         let expected_duration = None;
         Ok(Response::new(v1::CheckShutdownResponse { ok: found.ok, findings: found.findings, expected_duration }))
@@ -84,7 +87,9 @@ impl ShutdownHook for Hook {
         &self,
         request: Request<v1::GetShutdownRequest>,
     ) -> Result<Response<v1::GetShutdownResponse>, Status> {
-        let shutdown_id = request.into_inner().shutdown_id;
+        let request = request.into_inner();
+        order::get(&request)?;
+        let shutdown_id = request.shutdown_id;
         let snapshot = self.ask(|reply| Command::Get { shutdown_id, reply }).await??;
         Ok(Response::new(v1::GetShutdownResponse { status: Some(wire::status(snapshot)) }))
     }
@@ -93,8 +98,10 @@ impl ShutdownHook for Hook {
         &self,
         request: Request<v1::CancelShutdownRequest>,
     ) -> Result<Response<v1::CancelShutdownResponse>, Status> {
-        let v1::CancelShutdownRequest { shutdown_id, reason } = request.into_inner();
         self.require(self.options.drain.is_some(), "CAPABILITY_CANCEL")?;
+        let request = request.into_inner();
+        order::cancel(&request)?;
+        let v1::CancelShutdownRequest { shutdown_id, reason } = request;
         let snapshot = self.ask(|reply| Command::Cancel { shutdown_id, reason, reply }).await??;
         Ok(Response::new(v1::CancelShutdownResponse { status: Some(wire::status(snapshot)) }))
     }
@@ -115,7 +122,9 @@ impl ShutdownHook for Hook {
         request: Request<v1::KillApplicationRequest>,
     ) -> Result<Response<v1::KillApplicationResponse>, Status> {
         self.require(self.app.capabilities().kill, "CAPABILITY_KILL")?;
-        let v1::KillApplicationRequest { shutdown_id, completion_token: token, reason } = request.into_inner();
+        let request = request.into_inner();
+        order::kill(&request)?;
+        let v1::KillApplicationRequest { shutdown_id, completion_token: token, reason } = request;
         let snapshot = self.ask(|reply| Command::Kill { shutdown_id, token, reason, reply }).await??;
         Ok(Response::new(v1::KillApplicationResponse { status: Some(wire::status(snapshot)) }))
     }
@@ -155,8 +164,7 @@ impl Hook {
             return Ok(());
         }
         if !crate::identity::is_instance_name(instance) {
-            let description = "must be applications/{application}/instances/{instance}".to_owned();
-            return Err(Refusal::Invalid(vec![Violation { field: "instance".to_owned(), description }]));
+            return Err(Refusal::field("instance", "must be applications/{application}/instances/{instance}"));
         }
         Err(Refusal::WrongInstance { asked: instance.to_owned(), own })
     }

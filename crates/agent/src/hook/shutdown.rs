@@ -97,23 +97,23 @@ impl Shutdown {
 
     pub(super) fn next_due(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Over => None,
+            // Before the acceptance and after the verdict nothing is said until the record is written, however long that
+            // takes: a report that is due would stay due.
+            Stage::Recording | Stage::Concluding(_) | Stage::Over => None,
             Stage::Settling { until, .. } => Some(self.next_report.min(*until)),
-            Stage::Recording
-            | Stage::Draining(_)
-            | Stage::Committing
-            | Stage::Holding
-            | Stage::Telling
-            | Stage::Waiting
-            | Stage::Concluding(_) => Some(self.next_report),
+            Stage::Draining(_) | Stage::Committing | Stage::Holding | Stage::Telling | Stage::Waiting => {
+                Some(self.next_report)
+            }
         }
     }
 
-    /// H10: the same operation, a later attempt.
+    /// H10: a later attempt of the same operation, or a later operation.
     pub(super) fn yields_to(&self, order: &ShutdownOrder) -> bool {
-        !self.order.operation.is_empty()
-            && self.order.operation == order.operation
-            && order.attempt > self.order.attempt
+        if self.order.operation == order.operation {
+            !self.order.operation.is_empty() && order.attempt > self.order.attempt
+        } else {
+            self.order.epoch != 0 && order.epoch > self.order.epoch
+        }
     }
 
     pub(super) fn is_token(&self, token: &str) -> bool {

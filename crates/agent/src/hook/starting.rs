@@ -6,13 +6,15 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use quiesce_runtime::clock::Clock as _;
+use quiesce_runtime::clock::{Clock as _, Source};
 use quiesce_runtime::telemetry::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::engine::{Done, Engine, ended, since, wall_ms};
+use quiesce_mutation::{Mutant, active};
+
+use super::engine::{Done, Engine, ended, since};
 use super::order::StartCommand;
 use super::refusal::Refusal;
 use super::report::{StartPhase, StartProgress, StartReport, StartVerdict};
@@ -33,6 +35,7 @@ pub(super) struct Start {
     said: Option<(StartPhase, String)>,
     next_report: Instant,
     reports: watch::Sender<StartProgress>,
+    clocks: Arc<dyn Source>,
 }
 
 enum Stage {
@@ -54,6 +57,10 @@ impl Start {
         matches!(self.stage, Stage::Spawning)
     }
 
+    fn was_refused(&self) -> bool {
+        matches!(*self.reports.borrow(), StartProgress::Refused(_))
+    }
+
     pub(super) fn holds_on_failure(&self) -> bool {
         self.command.hold_on_failure
     }
@@ -62,13 +69,13 @@ impl Start {
         (!self.is_over()).then_some(self.next_report)
     }
 
-    fn new(command: StartCommand, epoch: u64, accepted_ms: u64, sequence: i32) -> Self {
+    fn new(command: StartCommand, epoch: u64, accepted_ms: u64, sequence: i32, clocks: Arc<dyn Source>) -> Self {
         let report = StartReport {
             epoch,
             sequence,
             phase: StartPhase::Accepted,
             message: "accepted".to_owned(),
-            time_ms: wall_ms(),
+            time_ms: clocks.wall_ms(),
             verdict: None,
         };
         Self {
@@ -77,6 +84,7 @@ impl Start {
             sequence,
             phase: StartPhase::Accepted,
             stage: Stage::Spawning,
+            clocks,
             said: None,
             next_report: Instant::now() + command.heartbeat,
             reports: watch::Sender::new(StartProgress::Report(report)),
@@ -88,7 +96,7 @@ impl Start {
         self.sequence = self.sequence.saturating_add(1);
         let (epoch, sequence, phase) = (self.epoch, self.sequence, self.phase);
         self.next_report = Instant::now() + self.command.heartbeat.mul_f32(0.8);
-        let report = StartReport { epoch, sequence, phase, message, time_ms: wall_ms(), verdict };
+        let report = StartReport { epoch, sequence, phase, message, time_ms: self.clocks.wall_ms(), verdict };
         self.reports.send_replace(StartProgress::Report(report));
     }
 
@@ -120,7 +128,7 @@ impl Engine {
         }
         let highest = self.highest_epoch();
         let epoch = match command.permission {
-            Permission::New(epoch) if epoch <= highest => {
+            Permission::New(epoch) if epoch <= highest && !active(Mutant::EpochIgnored) => {
                 return Err(Refusal::EpochStale { asked: epoch, in_force: highest });
             }
             Permission::New(epoch) => epoch,
@@ -131,7 +139,8 @@ impl Engine {
             return Err(self.still_running(&status));
         }
         info!(epoch, operation = command.operation, reason = command.reason, "starting the application");
-        let start = Start::new(command, epoch, self.clock.now(), 1);
+        let clocks = Arc::clone(&self.options.machine.clocks);
+        let start = Start::new(command, epoch, self.clock.now(), 1, clocks);
         let reports = start.reports.subscribe();
         let identity = &self.options.identity;
         let order = StartOrder {
@@ -153,13 +162,16 @@ impl Engine {
         epoch: u64,
         status: &AppStatus,
     ) -> Option<watch::Receiver<StartProgress>> {
-        if let Some(start) = self.start.as_ref().filter(|start| start.epoch == epoch) {
+        // One that was refused has done nothing, and what was in its way may be gone by now.
+        if let Some(start) = self.start.as_ref().filter(|start| start.epoch == epoch && !start.was_refused()) {
             return Some(start.reports.subscribe());
         }
         if epoch != status.epoch || ended(status) {
             return None;
         }
-        let mut start = Start::new(command.clone(), epoch, self.clock.now(), sequence_after_restart(status));
+        let clocks = Arc::clone(&self.options.machine.clocks);
+        let sequence = sequence_after_restart(status, clocks.wall_ms());
+        let mut start = Start::new(command.clone(), epoch, self.clock.now(), sequence, clocks);
         start.stage = Stage::Waiting;
         start.phase = StartPhase::Starting;
         let reports = start.reports.subscribe();
@@ -181,28 +193,26 @@ impl Engine {
             Err(error) => error,
         };
         warn!(error = %chain(&error), "the application was not started");
-        match error {
+        let refusal = match error {
             StartError::Spawn { .. } => {
                 let message = chain(&error).to_string();
                 let duration = since(&self.clock, start.accepted_ms);
                 self.fail(StartVerdict { ready: None, exit_code: None, exit_signal: None, duration, message });
+                return;
             }
-            StartError::Unsupported => start.refuse(Refusal::NotImplemented { capability: "CAPABILITY_START" }),
-            StartError::Outdated { epoch, highest } => {
-                start.refuse(Refusal::EpochStale { asked: epoch, in_force: highest });
-            }
-            StartError::NoPermission | StartError::Held(_) => {
-                start.refuse(Refusal::StartNotPermitted { reason: error.to_string() });
-            }
-            StartError::Deleted { message } => start.refuse(Refusal::Deleted { message }),
+            StartError::Unsupported => Refusal::NotImplemented { capability: "CAPABILITY_START" },
+            StartError::Outdated { epoch, highest } => Refusal::EpochStale { asked: epoch, in_force: highest },
+            StartError::NoPermission | StartError::Held(_) => Refusal::StartNotPermitted { reason: error.to_string() },
+            StartError::Deleted { message } => Refusal::Deleted { message },
             StartError::StillRunning { processes, .. } => {
-                let instance = self.options.identity.instance_name();
-                start.refuse(Refusal::StillRunning { instance, processes });
+                Refusal::StillRunning { instance: self.options.identity.instance_name(), processes }
             }
-            StartError::NotDurable(_) | StartError::Ended => {
-                start.refuse(Refusal::NotServing { reason: chain(&error).to_string() });
-            }
-        }
+            StartError::NotDurable(_) | StartError::Ended => Refusal::NotServing { reason: chain(&error).to_string() },
+        };
+        start.refuse(refusal);
+        // Nothing has begun, so there is nothing to join: whoever asks again, under the same epoch too, is answered by how
+        // things stand then.
+        self.start = None;
     }
 
     /// Looks at the application, and says what there is to say.
@@ -281,9 +291,9 @@ impl Engine {
 }
 
 /// Above everything the program before can have said of this run, unless the clock was set back.
-fn sequence_after_restart(status: &AppStatus) -> i32 {
+fn sequence_after_restart(status: &AppStatus, wall_ms: u64) -> i32 {
     let began = status.start_time.and_then(|began| began.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    let elapsed = Duration::from_millis(wall_ms()).saturating_sub(began);
+    let elapsed = Duration::from_millis(wall_ms).saturating_sub(began);
     i32::try_from(elapsed.as_millis()).unwrap_or(i32::MAX).clamp(1, FIRST_SEQUENCE_MAX)
 }
 

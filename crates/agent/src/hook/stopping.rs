@@ -18,8 +18,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::DrainOrder;
-use super::engine::{Done, Engine, Reply, ended, since, wall_ms};
+use super::engine::{Done, Engine, Reply, ended, since};
 use super::order::ShutdownOrder;
 use super::record::RecordError;
 use super::refusal::Refusal;
@@ -151,6 +153,7 @@ impl Engine {
             }
             Stage::Draining(drain) => drain.abort(),
             Stage::Recording if shutdown.phase < Phase::Stopping => {}
+            Stage::Waiting if active(Mutant::CancelsTooLate) => {}
             Stage::Recording
             | Stage::Committing
             | Stage::Holding
@@ -360,6 +363,10 @@ impl Engine {
                 warn!(error = %chain(&error), "the application was not told to stop, it runs on");
                 self.conclude_shutdown(Outcome::StillRunning, None, &chain(&error).to_string());
             }
+            Ok(()) if active(Mutant::ToldIsStopped) => {
+                let status = self.status.borrow().clone();
+                self.on_end(&status);
+            }
             Ok(()) | Err(_) => shutdown.stage = Stage::Waiting,
         }
     }
@@ -487,7 +494,7 @@ impl Engine {
             sequence: shutdown.next_sequence(),
             phase: shutdown.phase,
             message: verdict.message.clone(),
-            time_ms: wall_ms(),
+            time_ms: self.clock.wall_ms(),
             wanted: None,
             verdict: Some(verdict),
         };
@@ -537,7 +544,7 @@ impl Engine {
             sequence: shutdown.next_sequence(),
             phase,
             message: text,
-            time_ms: wall_ms(),
+            time_ms: self.clock.wall_ms(),
             wanted,
             verdict: None,
         };

@@ -71,7 +71,8 @@ impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let hex = String::deserialize(deserializer)?;
         let invalid = || de::Error::custom("a digest is 64 hexadecimal digits");
-        if hex.len() != 64 || !hex.is_ascii() {
+        // A sign would be read as part of a number.
+        if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(invalid());
         }
         let mut bytes = [0; 32];
@@ -99,7 +100,8 @@ mod tests {
         let digest = Digest::of("x");
         let text = serde_json::to_string(&digest).unwrap();
         assert_eq!(serde_json::from_str::<Digest>(&text).unwrap(), digest);
-        for garbage in ["\"\"", "\"zz\"", "\"é\"", "7"] {
+        let signs = format!("\"{}\"", "+f".repeat(32));
+        for garbage in ["\"\"", "\"zz\"", "\"é\"", "7", &signs] {
             assert!(serde_json::from_str::<Digest>(garbage).is_err(), "{garbage}");
         }
     }

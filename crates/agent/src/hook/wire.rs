@@ -160,6 +160,13 @@ pub(crate) fn duration(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
 }
 
+/// A duration of the wire; `None` if it is negative or breaks the rules of its message (nanoseconds of a second's worth,
+/// one sign). The library's own conversion mends some of that silently, and overflows over the most negative one.
+pub(crate) fn duration_from_wire(duration: &prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(duration.seconds).ok()?, nanos))
+}
+
 pub(crate) fn timestamp(unix_ms: u64) -> Timestamp {
     Timestamp::from(UNIX_EPOCH + Duration::from_millis(unix_ms))
 }

@@ -25,9 +25,11 @@ static REGISTER: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Exit {
-    pub(crate) code: Option<i32>,
-    pub(crate) signal: Option<i32>,
+pub struct Exit {
+    /// Exit status, if it exited.
+    pub code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
 }
 
 /// From now on, orphans among our descendants become our children. True when they do: also as PID 1.
@@ -102,7 +104,7 @@ pub(crate) fn own_pid() -> i32 {
 }
 
 /// Our own process group. 0 when its leader is outside of our pid namespace; so are the entries of all who are in it.
-pub(crate) fn own_group() -> io::Result<i32> {
+fn own_group() -> io::Result<i32> {
     let entry = table::entry(own_pid())?;
     entry.map(|entry| entry.group).ok_or_else(|| io::Error::other("/proc does not show this process"))
 }

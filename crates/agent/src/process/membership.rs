@@ -12,26 +12,31 @@
 //! A zombie has ended. Helpers of the agent (stop and ready commands) carry a marker of their own.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    io,
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    sync::Arc,
 };
 
-use super::{
-    Identity, children,
-    table::{self, Entry},
-};
+use super::{Entry, Identity};
+use crate::host::Processes;
 
 /// Name of the environment variable that marks every process of a run.
 pub(crate) const MARKER: &str = "QUIESCE_RUN_ID";
 
 /// Finds the members of one run.
-#[derive(Debug)]
 pub(crate) struct Scanner {
+    processes: Arc<dyn Processes>,
     run_id: String,
     leader: Option<Identity>,
     adopts_orphans: bool,
     /// Processes known to carry no marker of ours; nobody gets one later. Spares reading their environment again.
-    strangers: HashSet<Identity>,
+    strangers: BTreeSet<Identity>,
+}
+
+impl fmt::Debug for Scanner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scanner").field("run_id", &self.run_id).field("leader", &self.leader).finish_non_exhaustive()
+    }
 }
 
 /// A live process of the run.
@@ -52,8 +57,13 @@ enum Mark {
 
 impl Scanner {
     /// `adopts_orphans`: the run was started by this very process, and it is a subreaper.
-    pub(crate) fn new(run_id: &str, leader: Option<Identity>, adopts_orphans: bool) -> Self {
-        Self { run_id: run_id.to_owned(), leader, adopts_orphans, strangers: HashSet::new() }
+    pub(crate) fn new(
+        processes: Arc<dyn Processes>,
+        run_id: &str,
+        leader: Option<Identity>,
+        adopts_orphans: bool,
+    ) -> Self {
+        Self { processes, run_id: run_id.to_owned(), leader, adopts_orphans, strangers: BTreeSet::new() }
     }
 
     pub(crate) fn set_leader(&mut self, leader: Identity) {
@@ -65,10 +75,11 @@ impl Scanner {
     /// An empty answer is to be asked for twice: a member that forks and ends while `/proc` is read can hide its child
     /// once.
     pub(crate) fn scan(&mut self) -> io::Result<Vec<Member>> {
-        let entries = table::all()?;
+        let entries = self.processes.all()?;
         let marks: Vec<Mark> = entries.iter().map(|entry| self.mark(entry)).collect();
         let group = self.group(&entries, &marks);
-        let (me, own_group) = (children::own_pid(), children::own_group()?);
+        let me = self.processes.own_pid();
+        let own_group = own_group(&*self.processes)?;
 
         let mut by_parent: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -85,10 +96,10 @@ impl Scanner {
                 && entry.group != own_group
                 && marks[*index] != Mark::Other
                 && self.leader.is_none_or(|leader| entry.start >= leader.start)
-                && !children::is_registered(entry.pid)
+                && !self.processes.is_own_child(entry.pid)
         };
         let descendants = |mut queue: Vec<usize>| {
-            let mut found: HashSet<usize> = queue.iter().copied().collect();
+            let mut found: BTreeSet<usize> = queue.iter().copied().collect();
             while let Some(index) = queue.pop() {
                 let children = by_parent.get(&entries[index].pid).into_iter().flatten();
                 queue.extend(children.filter(|child| found.insert(**child)));
@@ -99,7 +110,7 @@ impl Scanner {
         let certain = descendants(everybody.clone().filter(certain).collect());
         let members = descendants(everybody.filter(|index| certain.contains(index) || orphan(index)).collect());
         self.strangers.retain({
-            let seen: HashSet<Identity> = entries.iter().map(Entry::identity).collect();
+            let seen: BTreeSet<Identity> = entries.iter().map(Entry::identity).collect();
             move |stranger| seen.contains(stranger)
         });
         let live = members.into_iter().filter(|index| entries[*index].lives() && entries[*index].pid != me);
@@ -126,7 +137,7 @@ impl Scanner {
         if !entry.lives() || self.strangers.contains(&entry.identity()) {
             return Mark::None;
         }
-        let Some(environment) = table::environment(entry.pid) else { return Mark::Unreadable };
+        let Some(environment) = self.processes.environment(entry.pid) else { return Mark::Unreadable };
         let mut mark = Mark::None;
         for variable in environment.split(|byte| *byte == 0) {
             match variable.strip_prefix(MARKER.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
@@ -142,4 +153,10 @@ impl Scanner {
         }
         mark
     }
+}
+
+/// Our own process group. 0 when its leader is outside of our pid namespace; so are the entries of all who are in it.
+fn own_group(processes: &dyn Processes) -> io::Result<i32> {
+    let entry = processes.entry(processes.own_pid())?;
+    entry.map(|entry| entry.group).ok_or_else(|| io::Error::other("the table of processes does not show this one"))
 }

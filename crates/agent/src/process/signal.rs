@@ -4,6 +4,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use quiesce_runtime::duration;
 pub use rustix::process::Signal;
 
 /// The signals a person may name. SIGKILL and SIGSTOP are left out on purpose: see [`Ladder`].
@@ -87,7 +88,7 @@ impl fmt::Display for Ladder {
             let comma = if index > 0 { "," } else { "" };
             write!(f, "{comma}{}", name(rung.signal))?;
             if let Some(wait) = rung.wait {
-                write!(f, ":{}", humantime::format_duration(wait).to_string().replace(' ', ""))?;
+                write!(f, ":{}", duration::format(wait))?;
             }
         }
         Ok(())
@@ -142,7 +143,7 @@ impl FromStr for Ladder {
 }
 
 fn parse_wait(text: &str) -> Result<Duration, ParseLadderError> {
-    let wait = humantime::parse_duration(text.trim()).ok().filter(|wait| *wait <= WAIT_MAX);
+    let wait = duration::parse(text.trim()).ok().filter(|wait| *wait <= WAIT_MAX);
     wait.ok_or_else(|| ParseLadderError::Wait(text.to_owned()))
 }
 

@@ -17,33 +17,49 @@ const ENVIRON_MAX: u64 = 4 << 20;
 
 /// One line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) pid: i32,
-    pub(crate) parent: i32,
-    pub(crate) group: i32,
-    pub(crate) start: u64,
-    state: u8,
-    threads: u64,
+pub struct Entry {
+    /// Process id.
+    pub pid: i32,
+    /// Its parent; 0 for one outside of our pid namespace.
+    pub parent: i32,
+    /// Its process group; 0 for one outside of our pid namespace.
+    pub group: i32,
+    /// Start time in clock ticks since boot.
+    pub start: u64,
+    /// What it does.
+    pub state: State,
+}
+
+/// What a process does, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It runs, or waits for something.
+    Alive,
+    /// Stopped by a signal or a debugger: it reacts to nothing but SIGCONT and SIGKILL.
+    Suspended,
+    /// Ended, and waits for its parent to take notice.
+    Zombie,
+    /// Ended and about to vanish.
+    Dead,
 }
 
 impl Entry {
-    pub(crate) fn identity(&self) -> Identity {
+    /// Which process it is about.
+    pub fn identity(&self) -> Identity {
         Identity { pid: self.pid, start: self.start }
     }
 
-    /// Whether anything of it still runs. A zombie has ended, unless only its first thread has.
+    /// Whether anything of it still runs.
     pub(crate) fn lives(&self) -> bool {
-        !matches!(self.state, b'X' | b'x') && !self.is_zombie()
+        matches!(self.state, State::Alive | State::Suspended)
     }
 
-    /// Ended, and waits for its parent to take notice.
     pub(crate) fn is_zombie(&self) -> bool {
-        self.state == b'Z' && self.threads <= 1
+        self.state == State::Zombie
     }
 
-    /// Stopped by a signal or a debugger: it reacts to nothing but SIGCONT and SIGKILL.
     pub(crate) fn is_suspended(&self) -> bool {
-        matches!(self.state, b'T' | b't')
+        self.state == State::Suspended
     }
 
     fn parse(stat: &str) -> Option<Self> {
@@ -53,12 +69,23 @@ impl Entry {
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         Some(Self {
             pid: pid.parse().ok()?,
-            state: *fields.first()?.as_bytes().first()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
-            threads: fields.get(17)?.parse().ok()?,
             start: fields.get(19)?.parse().ok()?,
+            state: State::parse(*fields.first()?.as_bytes().first()?, fields.get(17)?.parse().ok()?),
         })
+    }
+}
+
+impl State {
+    /// A zombie has ended, unless only its first thread has.
+    fn parse(letter: u8, threads: u64) -> Self {
+        match letter {
+            b'Z' if threads <= 1 => Self::Zombie,
+            b'X' | b'x' => Self::Dead,
+            b'T' | b't' => Self::Suspended,
+            _ => Self::Alive,
+        }
     }
 }
 
@@ -94,17 +121,20 @@ pub(crate) fn environment(pid: i32) -> Option<Vec<u8>> {
 
 /// What a process does with signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reactions {
-    ignored: u64,
-    caught: u64,
-    blocked: u64,
+pub struct Reactions {
+    /// Signals it ignores; signal N is bit N - 1, here and below.
+    pub ignored: u64,
+    /// Signals it has handlers for.
+    pub caught: u64,
+    /// Signals it has blocked.
+    pub blocked: u64,
     /// It is the first process of a pid namespace: the kernel spares it every signal it does not catch.
-    pub(crate) is_init: bool,
+    pub is_init: bool,
 }
 
 /// What a process does with one signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reaction {
+pub enum Reaction {
     /// It has a handler, or waits for it.
     Handles,
     /// The default action: for the signals we send, the end at once.
@@ -114,7 +144,8 @@ pub(crate) enum Reaction {
 }
 
 impl Reactions {
-    pub(crate) fn to(&self, signal: Signal) -> Reaction {
+    /// What it does with `signal`.
+    pub fn to(&self, signal: Signal) -> Reaction {
         let bit = 1u64 << (number(signal) - 1);
         if self.ignored & bit != 0 {
             Reaction::Ignores
@@ -163,7 +194,7 @@ mod tests {
     fn names_cannot_forge_fields() {
         let stat = "42 (a) R 1 (b\n) S 7 8 9 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 3 0 777 1000 10";
         let entry = Entry::parse(stat).unwrap();
-        assert_eq!((entry.pid, entry.parent, entry.group, entry.threads, entry.start), (42, 7, 8, 3, 777));
+        assert_eq!((entry.pid, entry.parent, entry.group, entry.start), (42, 7, 8, 777));
         assert!(entry.lives());
     }
 

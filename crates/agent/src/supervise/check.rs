@@ -2,20 +2,18 @@
 //!
 //! Owns the wording of the findings. What is said with `ok = true` is a remark.
 
-use rustix::process::{Pid, test_kill_process};
-
 use super::{StopMethod, run::LiveRun};
 use crate::{
     application::Findings,
+    host::{Host, Processes},
     process::{
-        Identity,
+        Identity, Reaction,
         signal::{self, Ladder},
-        table::{self, Reaction},
     },
 };
 
 /// Looks at how `run` would take a stop.
-pub(super) fn check(run: Option<&LiveRun>, method: &StopMethod, path: &str) -> Findings {
+pub(super) fn check(host: &Host, run: Option<&LiveRun>, method: &StopMethod, path: &str) -> Findings {
     let mut findings = Findings::default();
     let Some(run) = run else {
         findings.findings.push("the application is not running".to_owned());
@@ -32,18 +30,18 @@ pub(super) fn check(run: Option<&LiveRun>, method: &StopMethod, path: &str) -> F
     };
     match method {
         StopMethod::Command(line) => {
-            if let Err(why) = line.program(path) {
+            if let Err(why) = host.commands.find(line.program(), path) {
                 refuse(&mut findings, format!("the stop command would not work: {why}"));
             }
         }
         StopMethod::Signals(ladder) => {
             for identity in &whom {
-                check_signals(&mut findings, *identity, ladder);
+                check_signals(&mut findings, &*host.processes, *identity, ladder);
             }
         }
     }
     for identity in whom {
-        check_process(&mut findings, identity);
+        check_process(&mut findings, &*host.processes, identity);
     }
     findings
 }
@@ -53,8 +51,8 @@ fn refuse(findings: &mut Findings, why: String) {
     findings.findings.push(why);
 }
 
-fn check_signals(findings: &mut Findings, identity: Identity, ladder: &Ladder) {
-    let reactions = match table::reactions(identity.pid) {
+fn check_signals(findings: &mut Findings, processes: &dyn Processes, identity: Identity, ladder: &Ladder) {
+    let reactions = match processes.reactions(identity.pid) {
         Ok(Some(reactions)) => reactions,
         Ok(None) => return, // it ends as we look
         Err(error) => {
@@ -90,17 +88,14 @@ fn check_signals(findings: &mut Findings, identity: Identity, ladder: &Ladder) {
     }
 }
 
-fn check_process(findings: &mut Findings, identity: Identity) {
-    if matches!(table::entry(identity.pid), Ok(Some(entry)) if entry.is_suspended()) {
+fn check_process(findings: &mut Findings, processes: &dyn Processes, identity: Identity) {
+    if matches!(processes.entry(identity.pid), Ok(Some(entry)) if entry.is_suspended()) {
         refuse(
             findings,
             format!("{identity} is suspended (SIGSTOP or a debugger): it reacts to nothing; send it SIGCONT"),
         );
     }
-    // Signal 0: asks for permission, sends nothing.
-    if let Some(pid) = Pid::from_raw(identity.pid)
-        && test_kill_process(pid) == Err(rustix::io::Errno::PERM)
-    {
+    if !processes.may_signal(identity.pid) {
         refuse(findings, format!("the agent may not signal {identity}: it runs under another user"));
     }
 }

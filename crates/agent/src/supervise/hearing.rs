@@ -5,7 +5,8 @@
 
 use std::io;
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt as _};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::keeper::{Keeper, never};
@@ -45,7 +46,7 @@ impl Keeper {
         }
         self.present.stopping |= notice.stopping;
         if let Some(extend) = notice.extend {
-            self.present.extend_until = std::time::Instant::now().checked_add(extend);
+            self.present.extend_until = Instant::now().into_std().checked_add(extend);
         }
         if notice.ready {
             self.on_ready(Ready::Notified).await;
@@ -54,7 +55,7 @@ impl Keeper {
 
     pub(super) async fn hear_last_words(&mut self) {
         for _ in 0..LAST_WORDS_MAX {
-            let Some(message) = receive(self.socket.as_ref()).now_or_never() else { return };
+            let Some(message) = receive(self.socket.as_mut()).now_or_never() else { return };
             self.hear(message).await;
         }
     }
@@ -84,9 +85,13 @@ impl Keeper {
     }
 }
 
-pub(super) async fn receive(socket: Option<&NotifySocket>) -> io::Result<(i32, Notice)> {
+/// Cancel-safe.
+pub(super) async fn receive(socket: Option<&mut NotifySocket>) -> io::Result<(i32, Notice)> {
     match socket {
-        Some(socket) => socket.receive().await,
+        Some(socket) => match socket.messages.next().await {
+            Some(message) => message,
+            None => never().await,
+        },
         None => never().await,
     }
 }

@@ -6,22 +6,21 @@
 
 use std::{
     convert::Infallible,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     io,
-    process::Command,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
-use futures::future::BoxFuture;
-use quiesce_runtime::clock::{Kernel, Source};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use tokio::{
     select,
-    signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
-use uuid::Uuid;
+
+use quiesce_mutation::{Mutant, active};
 
 use super::{
     Config, OpenError, Order, check,
@@ -34,12 +33,13 @@ use crate::{
         Ready, StartError, StartOrder,
     },
     hold::{self, HoldFile},
+    host::{Host, Launch},
+    id,
     journal::{self, Journal, WriteError},
     notify::{Notice, NotifySocket},
     process::{
         boot::{self, BootTime},
-        children,
-        membership::{MARKER, Scanner},
+        membership::MARKER,
         signal::Signal,
     },
 };
@@ -54,7 +54,7 @@ pub(super) struct Keeper {
     hold_file: HoldFile,
     pub(super) socket: Option<NotifySocket>,
     orders: mpsc::Receiver<Order>,
-    child_signal: tokio::signal::unix::Signal,
+    child_signal: BoxStream<'static, ()>,
     is_subreaper: bool,
     pub(super) run: Option<LiveRun>,
     /// The running stop command; completes with what there is to say about it.
@@ -84,13 +84,14 @@ impl Keeper {
         if config.command.is_empty() {
             return Err(OpenError::NoCommand);
         }
-        let hold_file = HoldFile::new(journal.directory());
+        let host = journal.host().clone();
+        let hold_file = HoldFile::new(Arc::clone(&host.files), journal.directory());
         let hold = hold_file.load()?;
-        let is_subreaper = children::become_subreaper();
+        let is_subreaper = host.processes.become_subreaper();
         if !is_subreaper {
             warn!("cannot become a subreaper: ends will be known less well");
         }
-        let child_signal = signal(SignalKind::child()).map_err(OpenError::Processes)?;
+        let child_signal = host.signals.of_children().map_err(OpenError::Processes)?;
         let contents = journal.contents();
         let mut present = AppStatus { epoch: contents.epoch, hold, ..AppStatus::default() };
         let mut run = None;
@@ -98,7 +99,7 @@ impl Keeper {
             present.epoch = record.epoch;
             present.start_time = Some(UNIX_EPOCH + Duration::from_millis(record.start_time_ms));
             if record.end.is_none() {
-                match run::find(&record, &config).map_err(OpenError::Processes)? {
+                match run::find(&host, &record, &config).map_err(OpenError::Processes)? {
                     Found::Alive(found) => {
                         info!(epoch = record.epoch, processes = found.members.count(), "found the application again");
                         run = Some(*found);
@@ -115,8 +116,8 @@ impl Keeper {
             present.end = record.end.filter(|_| run.is_none());
         }
         let socket = match run.as_ref().and_then(|run| run.record.notify_socket.as_deref()) {
-            Some(path) => NotifySocket::bind_at(path),
-            None => NotifySocket::bind(journal.directory(), &contents.agent_id),
+            Some(path) => host.notifications.bind_at(path),
+            None => host.notifications.bind(journal.directory(), &contents.agent_id),
         };
         let socket = socket
             .inspect_err(|error| warn!(error = error as &dyn std::error::Error, "the application cannot speak"))
@@ -149,11 +150,16 @@ impl Keeper {
         Ok((keeper, status, capabilities))
     }
 
+    pub(super) fn host(&self) -> &Host {
+        self.journal.host()
+    }
+
     /// Goes on with a run that was found again.
     fn resume(&mut self) {
         let Some(run) = &mut self.run else { return };
         if run.record.ready.is_none() {
-            run.readiness = Box::pin(self.config.ready.clone().prove(helper_variables(&run.record)));
+            let variables = helper_variables(&run.record);
+            run.readiness = Box::pin(self.config.ready.clone().prove(self.journal.host().clone(), variables));
         }
         self.resume_stop();
     }
@@ -173,23 +179,26 @@ impl Keeper {
             Some(run) => (Some(&mut run.members), Some(&mut run.readiness)),
             None => (None, None),
         };
-        // Every branch is cancel-safe: streams and channels, and futures that are kept when they are not done.
+        // Every branch is cancel-safe: streams and channels, and futures that are kept when they are not done. First what
+        // comes once or seldom, then orders, whose givers wait for the answer; last what an application can keep busy.
+        // The end of a process is also an occasion to hear and to reap, so that none of those three starves another.
         select! {
-            order = self.orders.recv() => order.map_or(Event::NobodyLeft, Event::Order),
-            message = receive(self.socket.as_ref()) => Event::Message(message),
-            () = async { match members { Some(members) => members.next_end().await, None => never().await } } => {
-                Event::ProcessEnded
-            }
-            Some(()) = self.child_signal.recv() => Event::ChildEnded,
-            ready = async { match readiness { Some(readiness) => readiness.await, None => never().await } } => {
-                Event::Ready(ready)
+            biased;
+            () = async { match deadline { Some(deadline) => sleep_until(deadline).await, None => never().await } } => {
+                Event::Deadline
             }
             said = async { match &mut self.stop_command { Some(command) => command.await, None => never().await } } => {
                 Event::StopCommand(said)
             }
-            () = async { match deadline { Some(deadline) => sleep_until(deadline).await, None => never().await } } => {
-                Event::Deadline
+            ready = async { match readiness { Some(readiness) => readiness.await, None => never().await } } => {
+                Event::Ready(ready)
             }
+            order = self.orders.recv() => order.map_or(Event::NobodyLeft, Event::Order),
+            () = async { match members { Some(members) => members.next_end().await, None => never().await } } => {
+                Event::ProcessEnded
+            }
+            Some(()) = self.child_signal.next() => Event::ChildEnded,
+            message = receive(self.socket.as_mut()) => Event::Message(message),
         }
     }
 
@@ -199,12 +208,14 @@ impl Keeper {
             Event::Message(message) => self.hear(message).await,
             Event::ProcessEnded => {
                 self.hear_last_words().await;
+                if self.child_signal.next().now_or_never().is_some() {
+                    self.reap_orphans();
+                }
                 self.look().await;
             }
             Event::ChildEnded => {
-                if let Err(error) = children::reap_orphans() {
-                    warn!(%error, "cannot reap orphans");
-                }
+                self.reap_orphans();
+                self.hear_last_words().await;
             }
             Event::Ready(ready) => self.on_proof(ready).await,
             Event::StopCommand(said) => {
@@ -222,7 +233,7 @@ impl Keeper {
         match order {
             Order::Check(reply) => {
                 self.look().await;
-                let _ = reply.send(check::check(self.run.as_ref(), &self.config.stop, &self.config.path));
+                let _ = reply.send(check::check(self.host(), self.run.as_ref(), &self.config.stop, &self.config.path));
             }
             Order::Hold(order, reply) => {
                 let result = self.hold(order).await;
@@ -253,6 +264,12 @@ impl Keeper {
         }
     }
 
+    fn reap_orphans(&self) {
+        if let Err(error) = self.host().processes.reap_orphans() {
+            warn!(%error, "cannot reap orphans");
+        }
+    }
+
     fn forward(&self, signal: Signal) {
         if let Some(run) = &self.run
             && let Err(reason) = run.tell(signal)
@@ -262,12 +279,15 @@ impl Keeper {
     }
 
     async fn hold(&mut self, order: HoldOrder) -> Result<(), HoldError> {
+        if active(Mutant::HoldForgotten) {
+            return Ok(());
+        }
         let same = |hold: &Hold| {
             let asked = (&order.operation, order.kind, order.epoch);
             hold.deleted || (&hold.operation, hold.kind, hold.epoch) == asked
         };
         if !self.present.hold.as_ref().is_some_and(same) {
-            let hold = hold::ordered(order.clone());
+            let hold = hold::ordered(order.clone(), &*self.host().machine.clocks);
             info!(operation = %hold.operation, kind = %hold.kind, "holding: nothing starts the application from now on");
             self.put_hold(hold).await?;
         }
@@ -281,7 +301,8 @@ impl Keeper {
     async fn retire(&mut self) -> Result<(), HoldError> {
         let hold = self.present.hold.clone().unwrap_or_else(|| {
             let epoch = self.present.epoch;
-            hold::ordered(HoldOrder { operation: String::new(), kind: HoldKind::Delete, epoch })
+            let order = HoldOrder { operation: String::new(), kind: HoldKind::Delete, epoch };
+            hold::ordered(order, &*self.host().machine.clocks)
         });
         if hold.deleted { Ok(()) } else { self.put_hold(Hold { deleted: true, ..hold }).await }
     }
@@ -306,20 +327,25 @@ impl Keeper {
             contents.epoch = epoch;
             contents.run = Some(written);
         });
-        write.await.map_err(not_durable)?;
+        if active(Mutant::StartsBeforeJournal) {
+            drop(write);
+        } else {
+            write.await.map_err(not_durable)?;
+        }
         // After the epoch is used up: should we die in between, the hold stays and the epoch is not used twice.
         self.hold_file.clear().await.map_err(|error| StartError::NotDurable(error.into()))?;
-        self.present = AppStatus { epoch, start_time: Some(boot::wall()), ..AppStatus::default() };
+        self.present =
+            AppStatus { epoch, start_time: Some(boot::wall(&*self.host().machine.clocks)), ..AppStatus::default() };
 
-        let variables = variables(&order, &record);
-        let mut command = Command::new(&self.config.command[0]);
-        command.args(&self.config.command[1..]);
-        for name in self.config.withheld.iter().map(OsStr::new).chain([OsStr::new("NOTIFY_SOCKET")]) {
-            command.env_remove(name);
-        }
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        let process = match children::spawn(&mut command) {
-            Ok((process, _child)) => process,
+        let mut launch = Launch {
+            program: self.config.command[0].clone(),
+            arguments: self.config.command[1..].to_vec(),
+            withheld: self.config.withheld.clone(),
+            variables: variables(&order, &record),
+        };
+        launch.withheld.push("NOTIFY_SOCKET".into());
+        let process = match self.host().processes.spawn(&launch) {
+            Ok(process) => process,
             Err(source) => {
                 let command = self.config.command[0].to_string_lossy().into_owned();
                 let why = format!("was never started: cannot execute {command}: {source}");
@@ -332,11 +358,12 @@ impl Keeper {
             }
         };
         record.leader = Some(process.identity());
-        info!(epoch, process.pid = process.pid(), "started the application");
-        let scanner = Scanner::new(&record.run_id, record.leader, self.is_subreaper);
+        info!(epoch, process.pid = process.identity().pid, "started the application");
         let leader = Leader::Child { process, exit: None, is_subreaper: self.is_subreaper };
-        let mut run = LiveRun::new(record, leader, scanner);
-        run.readiness = Box::pin(self.config.ready.clone().prove(helper_variables(&run.record)));
+        let processes = Arc::clone(&self.host().processes);
+        let mut run = LiveRun::new(record, leader, processes, self.is_subreaper);
+        let proof = self.config.ready.clone().prove(self.host().clone(), helper_variables(&run.record));
+        run.readiness = Box::pin(proof);
         self.run = Some(run);
         // Without this an agent that crashes finds the run by its marker alone.
         if let Err(error) = self.record(|_| {}).await {
@@ -351,7 +378,7 @@ impl Keeper {
         let contents = self.journal.contents();
         match (&self.present.hold, permission) {
             (Some(hold), _) if hold.deleted => Err(StartError::Deleted { message: self.hold_file.note(hold) }),
-            (_, Permission::New(epoch)) if epoch > contents.epoch => Ok(epoch),
+            (_, Permission::New(epoch)) if epoch > contents.epoch || active(Mutant::EpochIgnored) => Ok(epoch),
             (_, Permission::New(epoch)) => Err(StartError::Outdated { epoch, highest: contents.epoch }),
             (Some(hold), Permission::Standing | Permission::Unfenced) => Err(StartError::Held(hold.clone())),
             (None, Permission::Standing) if contents.has_standing_permission() => Ok(contents.epoch),
@@ -361,15 +388,16 @@ impl Keeper {
     }
 
     fn prepare(&self, epoch: u64) -> io::Result<journal::Run> {
+        let Host { machine, processes, .. } = self.host();
         Ok(journal::Run {
-            run_id: Uuid::new_v4().to_string(),
+            run_id: id::fresh(machine).to_string(),
             epoch,
             leader: None,
-            started: BootTime::now()?,
-            start_time_ms: Kernel.wall_ms(),
-            namespace: boot::pid_namespace()?,
-            agent_was_init: children::own_pid() == 1,
-            notify_socket: self.socket.as_ref().map(|socket| socket.path().to_owned()),
+            started: BootTime::now(&*machine.clocks)?,
+            start_time_ms: machine.clocks.wall_ms(),
+            namespace: processes.namespace()?,
+            agent_was_init: processes.own_pid() == 1,
+            notify_socket: self.socket.as_ref().map(|socket| socket.path.clone()),
             ready: None,
             exit: None,
             told: None,
@@ -515,8 +543,8 @@ pub(super) fn helper_variables(record: &journal::Run) -> Vec<(String, String)> {
 }
 
 /// What the application finds in its environment.
-fn variables(order: &StartOrder, record: &journal::Run) -> Vec<(&'static str, OsString)> {
-    let mut variables = vec![
+fn variables(order: &StartOrder, record: &journal::Run) -> Vec<(OsString, OsString)> {
+    let mut variables: Vec<(&str, OsString)> = vec![
         ("QUIESCE_APPLICATION", order.application.clone().into()),
         ("QUIESCE_INSTANCE", order.instance.clone().into()),
         ("QUIESCE_CLUSTER", order.cluster.clone().into()),
@@ -524,5 +552,5 @@ fn variables(order: &StartOrder, record: &journal::Run) -> Vec<(&'static str, Os
         (MARKER, record.run_id.clone().into()),
     ];
     variables.extend(record.notify_socket.clone().map(|path| ("NOTIFY_SOCKET", path.into())));
-    variables
+    variables.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }

@@ -3,15 +3,14 @@
 //! Owns one pidfd per watched process. Finding members is the scanner's business; a process once found for certain stays
 //! a member until it ends, even if by then no rule would find it any more.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use rustix::process::Signal;
 
-use crate::process::{
-    Identity, OpenError, Process,
-    membership::Member,
-    table::{self, Entry},
+use crate::{
+    host::{Pinned, Processes},
+    process::{Entry, Identity, OpenError, membership::Member},
 };
 
 /// Most processes watched by pidfd; each costs a descriptor, and 1024 of them is a common limit for everything the agent
@@ -24,18 +23,28 @@ const SHOWN_MAX: usize = 5;
 #[derive(Debug)]
 struct Known {
     /// `None`: only counted.
-    process: Option<Process>,
+    process: Option<Box<dyn Pinned>>,
     is_certain: bool,
 }
 
-#[derive(Debug, Default)]
 pub(super) struct Members {
+    processes: Arc<dyn Processes>,
     known: BTreeMap<Identity, Known>,
     watched: usize,
     ends: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Members").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
 impl Members {
+    pub(super) fn new(processes: Arc<dyn Processes>) -> Self {
+        Self { processes, known: BTreeMap::new(), watched: 0, ends: FuturesUnordered::new() }
+    }
+
     /// Takes note of what a scan has found, and of who has ended meanwhile. True when that changed anything.
     pub(super) fn absorb(&mut self, found: &[Member]) -> io::Result<bool> {
         let found: BTreeMap<Identity, bool> =
@@ -43,8 +52,8 @@ impl Members {
         let mut gone = Vec::new();
         for (identity, known) in &self.known {
             let lives = |entry: Entry| entry.identity() == *identity && entry.lives();
-            let stays =
-                found.contains_key(identity) || known.is_certain && table::entry(identity.pid)?.is_some_and(lives);
+            let stays = found.contains_key(identity)
+                || known.is_certain && self.processes.entry(identity.pid)?.is_some_and(lives);
             if !stays {
                 gone.push(*identity);
             }
@@ -78,12 +87,12 @@ impl Members {
         self.known.insert(identity, Known { process, is_certain });
     }
 
-    fn watch(&mut self, identity: Identity) -> io::Result<Option<Process>> {
+    fn watch(&mut self, identity: Identity) -> io::Result<Option<Box<dyn Pinned>>> {
         if self.watched >= WATCHED_MAX {
             return Ok(None);
         }
-        let Some(process) = Process::open(identity).map_err(io::Error::other)? else { return Ok(None) };
-        self.ends.push(Box::pin(process.ended()?));
+        let Some(process) = self.processes.open(identity).map_err(io::Error::other)? else { return Ok(None) };
+        self.ends.push(process.ended()?);
         Ok(Some(process))
     }
 
@@ -131,7 +140,7 @@ impl Members {
     pub(super) fn signal(&self, identity: Identity, signal: Signal) -> io::Result<bool> {
         match self.known.get(&identity).map(|known| &known.process) {
             Some(Some(process)) => process.signal(signal),
-            Some(None) => match Process::open(identity) {
+            Some(None) => match self.processes.open(identity) {
                 Ok(Some(process)) => process.signal(signal),
                 Ok(None) => Ok(false),
                 Err(OpenError::Os { source, .. }) => Err(source),

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -12,16 +13,14 @@ use futures::future::BoxFuture;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{Config, members::Members};
 use crate::{
     application::{AppState, End, Evidence, Ready},
+    host::{Child, Host, Processes},
     journal,
-    process::{
-        Identity, Process, boot,
-        children::{self, Exit},
-        membership::Scanner,
-        signal, table,
-    },
+    process::{Exit, Identity, membership::Scanner, signal},
 };
 
 /// The first rescan while processes outlive the leader: their children can be found in no other way than by looking.
@@ -35,7 +34,7 @@ const RESCAN_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Leader {
     /// Our child. It is reaped at the end of the run: until then its pid and its process group are nobody else's.
-    Child { process: Process, exit: Option<Exit>, is_subreaper: bool },
+    Child { process: Box<dyn Child>, exit: Option<Exit>, is_subreaper: bool },
     /// Started by an earlier life of this agent; its exit can be observed, its exit status belongs to its parent.
     Adopted,
     /// It was gone when this agent came; others of its run were not.
@@ -46,6 +45,7 @@ pub(super) struct LiveRun {
     pub(super) record: journal::Run,
     pub(super) members: Members,
     pub(super) leader: Leader,
+    processes: Arc<dyn Processes>,
     scanner: Scanner,
     /// The member that the application called its main process.
     pub(super) main: Option<Identity>,
@@ -63,12 +63,19 @@ pub(super) struct LiveRun {
 }
 
 impl LiveRun {
-    pub(super) fn new(record: journal::Run, leader: Leader, scanner: Scanner) -> Self {
+    pub(super) fn new(
+        record: journal::Run,
+        leader: Leader,
+        processes: Arc<dyn Processes>,
+        adopts_orphans: bool,
+    ) -> Self {
         let is_killing = record.killed;
+        let scanner = Scanner::new(Arc::clone(&processes), &record.run_id, record.leader, adopts_orphans);
         Self {
             record,
-            members: Members::default(),
+            members: Members::new(Arc::clone(&processes)),
             leader,
+            processes,
             scanner,
             main: None,
             has_spoken: false,
@@ -113,9 +120,9 @@ impl LiveRun {
             if let Leader::Child { process, exit, .. } = &mut self.leader
                 && exit.is_none()
             {
-                *exit = children::peek(process)?;
+                *exit = process.peek()?;
             }
-            if !self.members.is_empty() {
+            if !self.members.is_empty() && (self.leader_lives() || !active(Mutant::ChildrenIgnored)) {
                 self.plan_rescan(changed);
                 return Ok(true);
             }
@@ -138,7 +145,7 @@ impl LiveRun {
             return true;
         }
         // A sender that cannot be looked at any more cannot be believed either.
-        let Ok(Some(entry)) = table::entry(pid) else { return false };
+        let Ok(Some(entry)) = self.processes.entry(pid) else { return false };
         self.scanner.recognizes(&entry) || self.members.contains_pid(entry.parent).is_some()
     }
 
@@ -181,8 +188,8 @@ impl LiveRun {
     pub(super) fn conclude(self, config: &Config) -> (journal::Run, End) {
         let evidence = match &self.leader {
             Leader::Child { process, is_subreaper, .. } => {
-                if let Err(error) = children::reap(process) {
-                    tracing::warn!(process.pid = process.pid(), %error, "cannot reap the first process");
+                if let Err(error) = process.reap() {
+                    tracing::warn!(process.pid = process.identity().pid, %error, "cannot reap the first process");
                 }
                 // Orphans that did not come to us may have escaped every rule of membership.
                 if *is_subreaper { Evidence::GroupEmpty } else { Evidence::ChildReaped }
@@ -231,20 +238,19 @@ pub(super) enum Found {
 }
 
 /// Finds a run again: its first process by pid, start time, boot and namespace, and whatever else belongs to it.
-pub(super) fn find(record: &journal::Run, config: &Config) -> io::Result<Found> {
+pub(super) fn find(host: &Host, record: &journal::Run, config: &Config) -> io::Result<Found> {
     let over = |evidence, why: &str| Ok(Found::Over(end(record, evidence, config, Some(why.to_owned()))));
-    if record.started.elapsed()?.is_none() {
+    if record.started.elapsed(&*host.machine.clocks)?.is_none() {
         return over(Evidence::ProcessGone, "ended with the machine, which was restarted");
     }
-    if boot::pid_namespace()? != record.namespace {
+    if host.processes.namespace()? != record.namespace {
         return if record.agent_was_init {
             over(Evidence::ProcessGone, "ended with its container: the agent was its first process")
         } else {
             over(Evidence::Claimed, "ran in another pid namespace, which cannot be seen from here")
         };
     }
-    let scanner = Scanner::new(&record.run_id, record.leader, false);
-    let mut run = LiveRun::new(record.clone(), Leader::Gone, scanner);
+    let mut run = LiveRun::new(record.clone(), Leader::Gone, Arc::clone(&host.processes), false);
     let lives = run.look()?;
     if !lives {
         let why = format!("{} while no agent watched", describe(record.exit));
@@ -252,7 +258,7 @@ pub(super) fn find(record: &journal::Run, config: &Config) -> io::Result<Found> 
     }
     if run.record.leader.is_none() {
         // The agent died between the start and writing down whom it started: the oldest that leads a group is it.
-        let mut groups = run.members.iter().filter_map(|one| table::entry(one.pid).ok().flatten());
+        let mut groups = run.members.iter().filter_map(|one| host.processes.entry(one.pid).ok().flatten());
         let leader = groups.by_ref().filter(|entry| entry.group == entry.pid).min_by_key(|entry| entry.start);
         run.record.leader = leader.map(|entry| entry.identity());
         if let Some(leader) = run.record.leader {

@@ -4,11 +4,13 @@
 //! agent. Between writing and telling a crash can swallow a signal; that costs this attempt its time, and the next
 //! attempt tells again. The other way round the application would be told twice, which for many means "now, and hard".
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tracing::{info, warn};
+
+use quiesce_mutation::{Mutant, active};
 
 use super::{
     StopMethod,
@@ -16,16 +18,18 @@ use super::{
 };
 use crate::{
     application::{StopError, StopOrder},
+    host::HelperEnd,
     journal::Told,
-    process::{
-        helper::{CommandLine, Helper},
-        signal,
-    },
+    process::{helper::CommandLine, signal},
 };
 
 /// How long processes may outlive their leader before they are told themselves: a leader that passed the signal on has
 /// told them already, and a second one would hurry them.
 const REST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A step that could not be written down is tried again after this: a full disk does not get room from being asked without
+/// pause, and what else there is to do has to be done meanwhile.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Parameters of a policy that are handed to a stop command: more is no parameter list but a data transfer.
 const PARAMETERS_MAX: usize = 64;
@@ -36,7 +40,8 @@ impl Keeper {
         self.look().await;
         let Some(run) = &self.run else { return Ok(()) };
         let before = run.record.told.clone();
-        if before.as_ref().is_some_and(|told| told.shutdown_id == order.shutdown_id) {
+        let same = |told: &Told| told.shutdown_id == order.shutdown_id && !active(Mutant::TellsAgain);
+        if before.as_ref().is_some_and(same) {
             return Ok(());
         }
         let told = Told { shutdown_id: order.shutdown_id.clone(), rung: 0, rest: !run.leader_lives() };
@@ -74,7 +79,11 @@ impl Keeper {
             variables.push((format!("QUIESCE_PARAMETER_{}", variable_name(name)), value.replace('\0', "")));
         }
         info!(epoch = run.record.epoch, command = %line, "telling the application to stop");
-        let helper = Helper::spawn(line, &variables).map_err(|error| format!("cannot execute {line}: {error}"))?;
+        let helper = self
+            .host()
+            .commands
+            .run(line, &variables, None)
+            .map_err(|error| format!("cannot execute {line}: {error}"))?;
         // A command of an earlier attempt that still runs is ended by this.
         self.stop_command = Some(Box::pin(report(helper, line.clone())));
         Ok(())
@@ -133,7 +142,10 @@ impl Keeper {
     async fn step(&mut self, told: Told, signal: Signal) {
         if let Err(error) = self.record(|record| record.told = Some(told)).await {
             warn!(error = &error as &dyn std::error::Error, "cannot record the next signal, so it was not sent");
-            return self.plan_rung();
+            self.plan_rung();
+            let Some(run) = &mut self.run else { return };
+            run.rung_at = run.rung_at.map(|at| at.max(Instant::now() + RETRY_PAUSE));
+            return;
         }
         if let Err(reason) = self.tell(signal) {
             warn!(%reason, "cannot send the next signal");
@@ -142,8 +154,8 @@ impl Keeper {
     }
 }
 
-async fn report(helper: Helper, line: CommandLine) -> String {
-    match helper.wait(None).await.transpose() {
+async fn report(helper: HelperEnd, line: CommandLine) -> String {
+    match helper.await.transpose() {
         Some(Ok(exit)) if exit.code == Some(0) => format!("the stop command {line} has returned"),
         Some(Ok(exit)) => format!("the stop command {line} failed: it {}", super::run::describe(Some(exit))),
         Some(Err(error)) => not_watched(&line, &error),
@@ -151,7 +163,7 @@ async fn report(helper: Helper, line: CommandLine) -> String {
     }
 }
 
-fn not_watched(line: &CommandLine, error: &io::Error) -> String {
+fn not_watched(line: &CommandLine, error: &std::io::Error) -> String {
     warn!(command = %line, %error, "cannot watch the stop command");
     format!("the stop command {line} cannot be watched: {error}")
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic where they fail")]
 
+mod input;
 mod scripted;
 mod starting;
 mod stopping;

@@ -327,6 +327,35 @@ async fn a_later_attempt_takes_over() {
     assert_eq!(app.stops(), 2);
 }
 
+/// Found by seed 204 of the simulation: the shutdown of an abandoned operation, whose application would not stop, kept
+/// every later operation from stopping or killing it.
+#[tokio::test]
+async fn a_later_operation_takes_over() {
+    let app = Scripted::running(Manner::Waits);
+    let world = World::new(app.clone()).await;
+    let mut older = world.shutdown(ShutdownRequest { attempt: 7, epoch: 4, ..request("s1") }).await.unwrap();
+    app.is_told(1).await;
+    let next = |epoch| {
+        let operation = "operations/op-2".to_owned();
+        ShutdownRequest { operation, attempt: 1, epoch, ..request("s2") }
+    };
+    for epoch in [0, 3, 4] {
+        assert_eq!(reason(&world.refusal(next(epoch)).await), (Code::Aborted, "SHUTDOWN_IN_PROGRESS".to_owned()));
+    }
+    let mut newer = world.shutdown(next(5)).await.unwrap();
+    assert_eq!(reason(&older.error().await), (Code::Aborted, "SHUTDOWN_SUPERSEDED".to_owned()));
+    newer.until_phase(ShutdownPhase::Stopping).await;
+    app.is_told(2).await;
+    let late = ShutdownRequest { attempt: 8, epoch: 4, ..request("s3") };
+    assert_eq!(
+        reason(&world.refusal(late).await),
+        (Code::Aborted, "SHUTDOWN_IN_PROGRESS".to_owned()),
+        "not back again"
+    );
+    app.exit(0);
+    assert_eq!(newer.last().await.shutdown_id, "s2");
+}
+
 // R12 L01
 #[tokio::test]
 async fn many_cycles_of_stop_and_start() {

@@ -11,6 +11,7 @@ use std::{
 
 use quiesce_agent::{
     application::{AppStatus, Application, Permission, StartError, StartOrder, StopOrder},
+    host::Host,
     journal::Journal,
     supervise::{Config, Supervisor},
 };
@@ -56,12 +57,14 @@ impl Ground {
     }
 
     pub(crate) async fn reopen_with(&self, config: Config) -> Supervisor {
-        let journal = eventually("the state directory to be free", LIMIT, || ready(Journal::open(&self.state()))).await;
+        let open = || async { Journal::open(&Host::linux(), &self.state()).await };
+        let journal = eventually("the state directory to be free", LIMIT, open).await;
         Supervisor::open(config, journal, &self.tasks).await.unwrap()
     }
 
     pub(crate) async fn open(&self, config: Config) -> Supervisor {
-        Supervisor::open(config, Journal::open(&self.state()).unwrap(), &self.tasks).await.unwrap()
+        let journal = Journal::open(&Host::linux(), &self.state()).await.unwrap();
+        Supervisor::open(config, journal, &self.tasks).await.unwrap()
     }
 
     /// Supervises a shell script that finds the ground's directory in `$0`, and starts it with epoch 1.

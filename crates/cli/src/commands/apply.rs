@@ -152,7 +152,7 @@ fn named(kind: &str, name: &str, full: fn(&str) -> String) -> Result<String, Str
 fn paths<M: Described>(value: &Value, writable: &[&str]) -> Vec<String> {
     let descriptor = json::descriptor::<M>();
     let keys = value.as_object().into_iter().flat_map(|fields| fields.keys());
-    keys.filter_map(|key| descriptor.get_field_by_json_name(key).or_else(|| descriptor.get_field_by_name(key)))
+    keys.filter_map(|key| json::field(&descriptor, key))
         .map(|field| field.name().to_owned())
         .filter(|name| writable.contains(&name.as_str()))
         .collect()

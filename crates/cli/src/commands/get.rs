@@ -112,7 +112,7 @@ pub(super) async fn list_instances(client: &Client, parent: &str, filter: &str) 
         .await
 }
 
-async fn list_applications(client: &Client, filter: &str) -> Result<Listing<Application>, Error> {
+pub(super) async fn list_applications(client: &Client, filter: &str) -> Result<Listing<Application>, Error> {
     client
         .pages("list applications", async |mut api, page_size, page_token| {
             let request = ListApplicationsRequest { page_size, page_token, filter: filter.to_owned() };
@@ -176,7 +176,7 @@ fn applications(resources: &[Application]) -> Table {
     for application in resources {
         table.row([
             Cell::styled(name::short(&application.name), Style::Bold),
-            Cell::styled(words::application_state(application.state), words::application_style(application)),
+            Cell::styled(words::standing(application), words::application_style(application)),
             (&application.cluster).into(),
             words::placement(application.placement.as_ref()).into(),
             format!("{}/{}", application.ready_instance_count, active_instances(application)).into(),

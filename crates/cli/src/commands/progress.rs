@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use quiesce_protocol::v1::{Operation, OperationEvent};
+use quiesce_runtime::duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -129,7 +130,7 @@ fn leave(name: &str, stop: &Stop, timeout: Option<Duration>, model: Option<&Mode
         .unwrap_or_default();
     match (stop, timeout) {
         (Stop::TimedOut, Some(timeout)) => {
-            note(format!("waited {}; {id}{state} goes on", humantime::format_duration(timeout)));
+            note(format!("waited {}; {id}{state} goes on", duration::format(timeout)));
         }
         (Stop::TimedOut | Stop::Interrupted | Stop::Ended, _) => note(format!("detached; {id}{state} goes on")),
     }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use quiesce_protocol::v1::{
     Application, Cluster, HookInfo, Instance, InstanceShutdown, InstanceStart, Operation, RetryPolicy, ShutdownPolicy,
 };
+use quiesce_runtime::duration;
 
 use crate::live::verdict::describe_override;
 use crate::live::view::{describe_end, describe_failure, describe_progress, phase, start_phase, subject};
@@ -70,7 +71,16 @@ impl Page {
     pub(crate) fn application(&mut self, application: &Application, now: SystemTime) {
         self.field("Application", name::short(&application.name), Style::Bold);
         self.plain("Shown as", &application.display_name);
-        self.field("State", words::application_state(application.state), words::application_style(application));
+        self.field("State", words::standing(application), words::application_style(application));
+        if application.restore_time.is_some() {
+            let short = name::short(&application.name);
+            let since = text::age(application.restore_time.as_ref(), now);
+            let advice = format!(
+                "the scheduler was restored from a backup {since} ago; nothing of this is started or stopped until \
+                 somebody has seen where it runs: quiesce readmit {short}"
+            );
+            self.field("Restored", advice, Style::Bad);
+        }
         self.plain("Operation", name::short(&application.active_operation));
         self.plain("Cluster", &application.cluster);
         self.plain("Placement", words::placement(application.placement.as_ref()));
@@ -313,9 +323,7 @@ pub(crate) fn effective(default: &ShutdownPolicy, own: &ShutdownPolicy) -> Shutd
 
 /// What is set, in the order of an operation's life.
 fn policy_rows(policy: &ShutdownPolicy) -> Vec<(&'static str, String)> {
-    let duration = |value: &Option<prost_types::Duration>| {
-        text::duration(value.as_ref()).map(|d| humantime::format_duration(d).to_string())
-    };
+    let duration = |value: &Option<prost_types::Duration>| text::duration(value.as_ref()).map(duration::format);
     let word = |raw: i32, word: fn(i32) -> String| (raw != 0).then(|| word(raw));
     let retry = policy.retry.unwrap_or_default();
     let rows = [

@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::sync::LazyLock;
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor};
 use quiesce_protocol::{FILE_DESCRIPTOR_SET, v1};
+use quiesce_runtime::duration;
 use serde::{Serialize, Serializer};
 
 use crate::args::Format;
@@ -108,9 +109,34 @@ pub(crate) fn write_next(out: &mut impl Write, format: Format, value: &Document)
 /// The path of the first field that does not fit, and why.
 pub(crate) fn read<M: Described>(value: &serde_json::Value) -> Result<M, String> {
     let descriptor = descriptor::<M>();
-    let message = DynamicMessage::deserialize(descriptor.clone(), value)
-        .map_err(|error| locate(&descriptor, value).unwrap_or_else(|| error.to_string()))?;
+    let mut value = value.clone();
+    mend_durations(&descriptor, &mut value)?;
+    let message = DynamicMessage::deserialize(descriptor.clone(), &value)
+        .map_err(|error| locate(&descriptor, &value).unwrap_or_else(|| error.to_string()))?;
     message.transcode_to().map_err(|error| error.to_string())
+}
+
+/// Brings durations as people write them (`1m30s`) into the form of the mapping, which knows seconds only.
+fn mend_durations(descriptor: &MessageDescriptor, value: &mut serde_json::Value) -> Result<(), String> {
+    for (key, value) in value.as_object_mut().into_iter().flatten() {
+        let Some(field) = field(descriptor, key) else { continue };
+        match (field.kind().as_message(), value) {
+            (Some(message), serde_json::Value::String(text)) if message.full_name() == "google.protobuf.Duration" => {
+                let read = duration::parse(text).map_err(|error| format!("{key}: {text:?}: {error}"))?;
+                *text = format!("{}.{:09}s", read.as_secs(), read.subsec_nanos());
+            }
+            (Some(message), value) if !field.is_map() && !field.is_list() => {
+                mend_durations(message, value).map_err(|problem| format!("{key}.{problem}"))?;
+            }
+            (Some(_) | None, _) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The field a key of the mapping stands for, by either of its names.
+pub(crate) fn field(descriptor: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
+    descriptor.get_field_by_json_name(key).or_else(|| descriptor.get_field_by_name(key))
 }
 
 /// Finds the field an error belongs to by trying one at a time: the mapping's own errors do not name it.
@@ -118,7 +144,7 @@ fn locate(descriptor: &MessageDescriptor, value: &serde_json::Value) -> Option<S
     for (key, field) in value.as_object()? {
         let alone = serde_json::json!({ key: field });
         let Err(error) = DynamicMessage::deserialize(descriptor.clone(), &alone) else { continue };
-        let Some(known) = descriptor.get_field_by_json_name(key).or_else(|| descriptor.get_field_by_name(key)) else {
+        let Some(known) = self::field(descriptor, key) else {
             let names: Vec<_> = descriptor.fields().map(|field| field.json_name().to_owned()).collect();
             return Some(format!("{key}: no such field (there are {})", names.join(", ")));
         };
@@ -192,6 +218,16 @@ mod tests {
     }
 
     #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, seconds, nanos) in [("90s", 90, 0), ("1.5s", 1, 500_000_000), ("1m30s", 90, 0), ("1h", 3600, 0)] {
+            let value = serde_json::json!({"policy": {"gracePeriod": text, "retry": {"initial_backoff": text}}});
+            let policy = read::<v1::Application>(&value).unwrap().policy.unwrap();
+            let wanted = Some(prost_types::Duration { seconds, nanos });
+            assert_eq!((policy.grace_period, policy.retry.unwrap().initial_backoff), (wanted, wanted), "{text}");
+        }
+    }
+
+    #[test]
     fn an_event_is_one_line() {
         let mut out = Vec::new();
         let event =
@@ -206,7 +242,12 @@ mod tests {
         assert!(
             error(serde_json::json!({"policy": {"gracePeriodd": "9s"}})).starts_with("policy.gracePeriodd: no such")
         );
-        assert!(error(serde_json::json!({"policy": {"gracePeriod": "9 s"}})).starts_with("policy.gracePeriod: "));
+        assert!(error(serde_json::json!({"policy": {"gracePeriod": "9"}})).starts_with("policy.gracePeriod: \"9\": "));
+        assert!(error(serde_json::json!({"policy": {"gracePeriod": "8d"}})).ends_with("longer than 7 days"));
+        assert!(
+            error(serde_json::json!({"policy": {"retry": {"max_backoff": 9}}}))
+                .starts_with("policy.retry.max_backoff: ")
+        );
         assert!(error(serde_json::json!({"labels": {"tier": 1}})).starts_with("labels: "));
         assert!(error(serde_json::json!({"name": 1})).starts_with("name: "));
     }

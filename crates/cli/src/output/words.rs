@@ -48,6 +48,14 @@ words! {
     capability: quiesce_protocol::v1::Capability, "CAPABILITY_";
 }
 
+/// How an application stands; the word for one that waits to be readmitted is ours.
+pub(crate) fn standing(application: &Application) -> String {
+    match application.restore_time {
+        Some(_) => "UNCONFIRMED".to_owned(),
+        None => application_state(application.state),
+    }
+}
+
 /// "migrate", "delete".
 pub(crate) fn kind(raw: i32) -> String {
     word::<OperationKind>(raw, OperationKind::as_str_name, "OPERATION_KIND_").to_lowercase()
@@ -92,6 +100,7 @@ pub(crate) fn operation_style(raw: i32) -> Style {
 /// How an application's state is to be taken.
 pub(crate) fn application_style(application: &Application) -> Style {
     match application.state() {
+        _ if application.restore_time.is_some() => Style::Bad,
         application::State::Active => Style::Good,
         application::State::Degraded => Style::Bad,
         application::State::Stopping | application::State::Stopped => Style::Warning,

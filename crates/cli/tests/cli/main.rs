@@ -2,5 +2,6 @@
 
 mod fake;
 mod follow;
+mod input;
 mod resources;
 mod run;

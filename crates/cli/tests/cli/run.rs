@@ -41,10 +41,13 @@ pub(crate) fn command(url: &str, args: &[&str]) -> Command {
 
 /// Runs it to its end.
 pub(crate) async fn quiesce(url: &str, args: &[&str]) -> Ran {
-    let output = tokio::time::timeout(LIMIT, command(url, args).output())
-        .await
-        .expect("the command ends")
-        .expect("the binary runs");
+    ran(command(url, args)).await
+}
+
+/// Runs what [`command`] made to its end.
+pub(crate) async fn ran(mut command: Command) -> Ran {
+    let output =
+        tokio::time::timeout(LIMIT, command.output()).await.expect("the command ends").expect("the binary runs");
     Ran {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("text"),

@@ -9,6 +9,7 @@
 
 mod census;
 mod chaos;
+mod disk;
 mod external;
 mod instances;
 mod kills;
@@ -17,6 +18,7 @@ mod misbehaving;
 mod partitions;
 mod program;
 mod redis;
+mod restoring;
 mod resuming;
 mod stack;
 mod targets;

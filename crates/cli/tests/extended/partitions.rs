@@ -43,7 +43,7 @@ impl World {
         let namespaces = [Namespace::new().await?, Namespace::new().await?, Namespace::new().await?];
         let [center, a, b] = namespaces.map(Arc::new);
         let (cable, other) = (Cable::lay(&center, &a).await, Cable::lay(&center, &b).await);
-        let stack = Stack::start_within(&center).await;
+        let stack = Stack::start_in(&center).await;
         stack.apply(APPLICATION).await;
         let program = Program::new(&stack);
         let command = program.command(&["--until", stack.path("release").to_str().unwrap()]);

@@ -15,8 +15,11 @@ use quiesce_testkit::namespace::{Cable, End, Namespace};
 use quiesce_testkit::port::FreePort;
 use quiesce_testkit::process::{Process, spawn};
 use quiesce_testkit::proxy::TcpProxy;
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
@@ -30,11 +33,15 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Lines of each process shown when a test fails.
 const TAIL: usize = 60;
 
+/// The directory of the scheduler's data, below that of the stack.
+const DATA: &str = "scheduler";
+
 /// A scheduler and a directory for everything. Dropping it kills what was started here, also what escaped.
 #[derive(Debug)]
 pub(crate) struct Stack {
     scheduler: Option<Actor>,
     port: FreePort,
+    admin: FreePort,
     /// Where the scheduler and its clients are, if not in the network of the machine.
     namespace: Option<Arc<Namespace>>,
     directory: TempDir,
@@ -42,34 +49,80 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) async fn start() -> Self {
-        let mut stack = Self::prepare();
-        stack.start_scheduler().await;
+        Self::start_within(&[]).await
+    }
+
+    /// The same, with the scheduler started by another command, which executes what stands behind it.
+    pub(crate) async fn start_within(wrapper: &[&str]) -> Self {
+        let mut stack = Self::unstarted();
+        stack.start_scheduler_within(wrapper).await;
         stack
     }
 
-    /// A stack whose scheduler is started by somebody else.
-    pub(crate) fn prepare() -> Self {
-        Self { scheduler: None, port: FreePort::claim(), namespace: None, directory: short_temp_dir() }
-    }
-
     /// The same in a network of its own, where its scheduler can be reached at every address.
-    pub(crate) async fn start_within(namespace: &Arc<Namespace>) -> Self {
-        let mut stack = Self::prepare();
+    pub(crate) async fn start_in(namespace: &Arc<Namespace>) -> Self {
+        let mut stack = Self::unstarted();
         stack.namespace = Some(Arc::clone(namespace));
         stack.start_scheduler().await;
         stack
     }
 
+    /// Ports and a directory, and no scheduler.
+    pub(crate) fn unstarted() -> Self {
+        let (port, admin) = (FreePort::claim(), FreePort::claim());
+        Self { scheduler: None, port, admin, namespace: None, directory: short_temp_dir() }
+    }
+
     /// Starts the scheduler, again after a crash: same data, same port.
     pub(crate) async fn start_scheduler(&mut self) {
-        let scheduler = self.scheduler_program().start();
+        self.start_scheduler_within(&[]).await;
+    }
+
+    pub(crate) async fn start_scheduler_within(&mut self, wrapper: &[&str]) {
+        let scheduler = self.try_scheduler(wrapper, &self.data_dir());
         scheduler.wait_for_line("operations resumed", SOON).await;
         self.scheduler = Some(scheduler);
     }
 
+    /// How the scheduler is started, for somebody who does so without the stack.
     pub(crate) fn scheduler_program(&self) -> Scheduler {
         let (namespace, directory) = (self.namespace.clone(), self.directory.path().to_owned());
-        Scheduler { port: self.port.number(), namespace, directory }
+        Scheduler { port: self.port.number(), admin: self.admin.number(), namespace, directory }
+    }
+
+    /// Starts a scheduler that may refuse to come up.
+    pub(crate) fn try_scheduler(&self, wrapper: &[&str], data_dir: &Path) -> Actor {
+        self.scheduler_program().start_within(wrapper, data_dir)
+    }
+
+    /// Stops the scheduler gracefully.
+    pub(crate) async fn stop_scheduler(&mut self) {
+        self.scheduler().signal(Signal::TERM);
+        assert_eq!(self.scheduler().ends().await, Some(0));
+        self.scheduler = None;
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.path(DATA)
+    }
+
+    /// What the admin address says: the whole answer.
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin.number())).await.expect("the admin address");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the answer is text");
+        answer
+    }
+
+    /// Waits until the admin address says so.
+    pub(crate) async fn admin_says(&self, path: &str, text: &str) {
+        eventually(format!("{path} to say {text:?}"), SOON, || async {
+            let answer = self.admin(path).await;
+            if answer.contains(text) { Ok(()) } else { Err(answer) }
+        })
+        .await;
     }
 
     pub(crate) fn scheduler(&mut self) -> &mut Actor {
@@ -225,24 +278,28 @@ impl Drop for Stack {
 #[derive(Debug, Clone)]
 pub(crate) struct Scheduler {
     port: u16,
+    admin: u16,
     namespace: Option<Arc<Namespace>>,
     directory: PathBuf,
 }
 
 impl Scheduler {
     pub(crate) fn start(&self) -> Actor {
-        let mut command = quiesce(self.namespace.as_deref());
+        self.start_within(&[], &self.directory.join(DATA))
+    }
+
+    fn start_within(&self, wrapper: &[&str], data_dir: &Path) -> Actor {
+        let mut command = quiesce_within(self.namespace.as_deref(), wrapper);
         // Where nobody else is, every address is as safe as the loopback; it has to be told so.
         let (host, insecure) = match self.namespace {
             None => ("127.0.0.1", None),
             Some(_) => ("0.0.0.0", Some("--insecure")),
         };
         command
-            .args(["scheduler", "--admin-listen", "off", "--listen"])
-            .arg(format!("{host}:{}", self.port))
+            .args(["scheduler", "--listen", &format!("{host}:{}", self.port)])
             .args(insecure)
-            .arg("--data-dir")
-            .arg(self.directory.join("scheduler"))
+            .args(["--admin-listen", &format!("127.0.0.1:{}", self.admin), "--data-dir"])
+            .arg(data_dir)
             .current_dir(&self.directory);
         Actor::start("scheduler", command)
     }
@@ -314,8 +371,13 @@ impl Agent {
 
 /// The binary, where it is to run.
 fn quiesce(namespace: Option<&Namespace>) -> Command {
-    let program = env!("CARGO_BIN_EXE_quiesce").to_owned();
-    let mut words: Vec<_> = namespace.into_iter().flat_map(Namespace::entrance).chain([program]).collect();
+    quiesce_within(namespace, &[])
+}
+
+/// The same, started by another command.
+fn quiesce_within(namespace: Option<&Namespace>, wrapper: &[&str]) -> Command {
+    let program = wrapper.iter().chain(&[env!("CARGO_BIN_EXE_quiesce")]).map(|word| (*word).to_owned());
+    let mut words: Vec<_> = namespace.into_iter().flat_map(Namespace::entrance).chain(program).collect();
     let mut command = Command::new(words.remove(0));
     command.args(words);
     command

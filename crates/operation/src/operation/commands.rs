@@ -168,7 +168,7 @@ impl Operation {
             let Some(shutdown) = self.at_mut(slot).shutdown.as_mut().filter(|shutdown| shutdown.grace < grace) else {
                 continue;
             };
-            shutdown.extension += grace - shutdown.grace;
+            shutdown.extension = shutdown.extension.saturating_add(grace - shutdown.grace);
             shutdown.grace = grace;
             let (instance, attempt) = (self.at(slot).instance.clone(), self.at(slot).fence());
             let message = format!("{instance} has {grace:?} in all now");

@@ -52,6 +52,15 @@ impl Operation {
         if self.members.iter().any(Member::is_in_flight) || self.is_looking_back() {
             return;
         }
+        // "None has failed" is not yet "all have ended": whoever was not asked is killed like the others.
+        let unasked: Vec<usize> =
+            (0..self.members.len()).filter(|&index| self.members[index].run == Run::Waiting).collect();
+        if !unasked.is_empty() {
+            for index in unasked {
+                self.kill(now, Slot::Source(index), step);
+            }
+            return;
+        }
         for index in 0..self.members.len() {
             let slot = Slot::Source(index);
             if self.members[index].has_failed() && self.lacks_only_proof(slot) && self.may_skip_proof() {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{Operation, Slot, State};
 use crate::failure::{Failure, Reason};
 use crate::id::InstanceId;
@@ -25,7 +27,8 @@ impl Operation {
         report: StopReport,
         step: &mut Step,
     ) {
-        let known = |&slot: &Slot| self.at(slot).shutdown.is_some() && self.at(slot).fence() == attempt;
+        let current = |fence: u32| fence == attempt || active(Mutant::StaleAttemptCounts);
+        let known = |&slot: &Slot| self.at(slot).shutdown.is_some() && current(self.at(slot).fence());
         let Some(slot) = self.locate(instance).filter(known) else { return };
         match self.at(slot).run {
             Run::Calling { .. } | Run::Running { .. } => self.heard(now, slot, report, step),
@@ -79,6 +82,10 @@ impl Operation {
 
     /// Stores a report and publishes it, at once or a little later.
     fn note_report(&mut self, now: Moment, slot: Slot, report: StopReport, step: &mut Step) {
+        let is_result = report.result.is_some();
+        if is_result {
+            self.show_what_waits(now, slot, step);
+        }
         let member = self.at_mut(slot);
         let Some(shutdown) = member.shutdown.as_mut() else { return };
         let first = shutdown.accepted.is_none();
@@ -88,7 +95,6 @@ impl Operation {
             Some(last) => (!last.says_the_same(&report), last.phase != report.phase),
             None => (true, true),
         };
-        let is_result = report.result.is_some();
         shutdown.report = Some(report);
         if first && !is_result && shutdown.extension > Duration::ZERO {
             // More time was granted between the call and this answer to it.
@@ -107,6 +113,14 @@ impl Operation {
         }
     }
 
+    /// Shows the latest report if it was to be shown later: there is no later. What came before it may be merged into it,
+    /// but the last word of an instance is not lost.
+    pub(super) fn show_what_waits(&mut self, now: Moment, slot: Slot, step: &mut Step) {
+        if self.at(slot).progress_due.is_some() {
+            self.publish(now, slot, step);
+        }
+    }
+
     /// Shows the latest report to watchers.
     pub(super) fn publish(&mut self, now: Moment, slot: Slot, step: &mut Step) {
         let member = self.at_mut(slot);
@@ -120,7 +134,7 @@ impl Operation {
     }
 
     fn finish(&mut self, now: Moment, slot: Slot, result: &StopResult, step: &mut Step) {
-        if result.proves_end(self.policy.min_evidence) {
+        if result.proves_end(self.policy.min_evidence) || active(Mutant::AnyResultProves) {
             self.note_end(now, slot, result, step);
             return;
         }

@@ -1,6 +1,8 @@
 //! PREPARING: every hook answers and says that the stop would work, every target stands by. Also the look back after the
 //! stop: is everything still down?
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{EPOCH_BELIEVED_MAX, Operation, Slot, State};
 use crate::failure::{Failure, Reason};
 use crate::id::InstanceId;
@@ -286,7 +288,7 @@ impl Operation {
                 // After a kill without a check this is the first that is known of the hook.
                 member.capabilities = probe.capabilities;
                 member.probing = Probing::Good;
-                if probe.app_state.is_alive() {
+                if probe.app_state.is_alive() && !active(Mutant::AnyResultProves) {
                     member.probing = Probing::Idle;
                     let message = "it had ended, but something has started it again".to_owned();
                     self.fail_stop(now, slot, Reason::Restarted, message, step);

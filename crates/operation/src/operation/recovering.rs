@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{Operation, State};
 use crate::member::{Kill, RECONNECT_MAX, Run};
 use crate::moment::Moment;
@@ -75,6 +77,11 @@ impl Operation {
         match member.run.clone() {
             Run::Calling { then_kill, .. } => member.run = Run::Calling { until: floor, again: None, then_kill },
             Run::Running { kill, .. } => {
+                if active(Mutant::GraceBeginsAnew)
+                    && let Some(shutdown) = &mut member.shutdown
+                {
+                    shutdown.accepted = shutdown.accepted.map(|_| now);
+                }
                 let kill = kill.map(|kill| Kill { until: kill.until.max(floor), again: None, ..kill });
                 member.run = Run::Running { heard_until, silent: false, again: None, kill };
                 if kill.is_some() {

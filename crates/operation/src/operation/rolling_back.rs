@@ -1,6 +1,8 @@
 //! ROLLING_BACK: the target is stopped and its end verified; only then the held source is started again, under a higher
 //! epoch.
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{Operation, Slot, Stage, State};
 use crate::failure::{Failure, Reason};
 use crate::member::{Member, Run};
@@ -57,13 +59,16 @@ impl Operation {
         if !self.settle_undo(now, step) {
             return;
         }
+        if let Some(other) = self.lives_elsewhere() {
+            let message =
+                format!("{} may run on {}, so nothing is started at the source", other.instance, other.cluster);
+            self.rest_on_the_way_back(now, message, step);
+            return;
+        }
         self.list_sources();
         if !self.starts.iter().any(|start| start.rollback) {
             let message = "no instance at the source has stopped, so none can be started again".to_owned();
-            let (attempt, grpc_code) = (self.attempt, String::new());
-            let reason = Reason::StartFailed;
-            self.failure = Some(Failure { reason, message, instance: None, attempt, grpc_code, time: now });
-            self.degrade(now, Stage::RollingBack, step);
+            self.rest_on_the_way_back(now, message, step);
             return;
         }
         let mut sources = self.starts.iter().filter(|start| start.rollback);
@@ -78,10 +83,21 @@ impl Operation {
         }
     }
 
+    /// Nothing can be started, for another reason than a start that failed.
+    fn rest_on_the_way_back(&mut self, now: Moment, message: String, step: &mut Step) {
+        let (attempt, grpc_code) = (self.attempt, String::new());
+        let reason = Reason::StartFailed;
+        self.failure = Some(Failure { reason, message, instance: None, attempt, grpc_code, time: now });
+        self.degrade(now, Stage::RollingBack, step);
+    }
+
     /// Lists every source that has ended as one to be started, also those that end while the others are being started.
-    /// One that was given up without proof is asked as well: its hook starts nothing while a process is left.
+    /// One that was given up without proof is asked as well: its hook starts nothing while a process is left. A deletion
+    /// stops standbys too; what did not run at the source stays where it is, or there would be a second copy.
     fn list_sources(&mut self) {
-        for member in self.members.iter().filter(|member| member.has_ended()) {
+        let source = &self.request.source;
+        let is_source = |member: &&Member| member.cluster == *source || active(Mutant::StandbysStarted);
+        for member in self.members.iter().filter(is_source).filter(|member| member.has_ended()) {
             if self.starts.iter().any(|start| start.rollback && start.instance == member.instance) {
                 continue;
             }
@@ -141,9 +157,21 @@ impl Operation {
         self.advance(now, step);
     }
 
+    /// An instance that is to be stopped, not at the source, and that nobody knows to have ended: a deletion has such
+    /// ones, and after a migration that was abandoned half-way the application may run there. As long as it does,
+    /// nothing is started at the source.
+    fn lives_elsewhere(&self) -> Option<&Member> {
+        let elsewhere = |member: &&Member| member.cluster != self.request.source && !member.has_ended();
+        self.members.iter().find(elsewhere).filter(|_| !active(Mutant::StandbysStarted))
+    }
+
     /// Whether what has stopped could be started again.
     pub(super) fn can_roll_back(&self) -> bool {
-        let mut stopped = self.members.iter().filter(|member| member.is_verified()).peekable();
+        let home = self.members.iter().filter(|member| member.cluster == self.request.source);
+        let mut stopped = home.filter(|member| member.is_verified()).peekable();
+        if self.lives_elsewhere().is_some() {
+            return false;
+        }
         stopped.peek().is_some() && stopped.all(|member| member.capabilities.start)
     }
 }

@@ -245,6 +245,7 @@ impl Operation {
     }
 
     fn time_out(&mut self, now: Moment, slot: Slot, reason: Reason, message: String, step: &mut Step) {
+        self.show_what_waits(now, slot, step);
         let instance = self.at(slot).instance.clone();
         let failure = self.failure_of(&instance, reason, message.clone(), now);
         let text = failure.message.clone();
@@ -253,6 +254,7 @@ impl Operation {
     }
 
     pub(super) fn fail_stop(&mut self, now: Moment, slot: Slot, reason: Reason, message: String, step: &mut Step) {
+        self.show_what_waits(now, slot, step);
         let instance = self.at(slot).instance.clone();
         let failure = self.failure_of(&instance, reason, message, now);
         // A hook that we lost sight of may have told the application to stop; only a plain refusal at the first call says

@@ -11,6 +11,7 @@ mod looking_back;
 mod more_time;
 mod preparing;
 mod recovering;
+mod restoring;
 mod stored;
 mod targets;
 
@@ -145,6 +146,16 @@ impl World {
 
     pub(super) fn deletion(policy: Policy) -> Self {
         Self::new(request(Kind::Delete), policy, &[("a-0", 0)], &[])
+    }
+
+    /// A deletion stops what stands by on another cluster as well.
+    pub(super) fn deletion_beside_a_standby(policy: Policy) -> Self {
+        let id = OperationId::parse("op-1").unwrap();
+        let request = request(Kind::Delete);
+        let now = request.time;
+        let members = [registered(&[("a-0", 0)], "a", 7), registered(&[("b-0", 0)], "b", 0)].concat();
+        let (operation, events) = Operation::accept(id, request, policy, members, Vec::new(), 7);
+        Self { operation, now, effects: Vec::new(), events }
     }
 
     pub(super) fn take(&mut self, step: Step) {

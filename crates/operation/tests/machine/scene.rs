@@ -100,12 +100,12 @@ impl Scene {
             labels: BTreeMap::from([("team".to_owned(), "store".to_owned())]),
             time: now,
         };
-        let source = Registered { instance: id("a-0"), cluster: cluster("a"), stop_order: 0, epoch: 7 };
+        let source = Registered { instance: id("a-0"), cluster: cluster("a"), stop_order: 0, epoch: 6 };
         let target = Registered { instance: id("b-0"), cluster: cluster("b"), stop_order: 0, epoch: 0 };
         let starts_target = kind == Kind::Migrate && placement == Placement::Agents;
         let targets = if starts_target { vec![target] } else { Vec::new() };
         let operation = OperationId::parse("op-1").unwrap();
-        let (operation, events) = Operation::accept(operation, request, policy, vec![source], targets, 7);
+        let (operation, events) = Operation::accept(operation, request, policy, vec![source], targets, 6);
         Self { operation, now, events, serial: 0 }
     }
 

@@ -1,7 +1,5 @@
 //! The timeline under clock steps, reboots, restored checkpoints and clocks that go back.
 
-use std::sync::Arc;
-
 use super::*;
 
 /// Clocks in the hands of a test.
@@ -27,7 +25,7 @@ impl Machine {
     }
 }
 
-impl Source for Arc<Machine> {
+impl Source for Machine {
     fn boot_id(&self) -> io::Result<String> {
         Ok(self.boot_id.to_owned())
     }

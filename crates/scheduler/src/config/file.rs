@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quiesce_operation::report::Evidence;
 use quiesce_operation::{FailureStrategy, PolicyOverrides};
+use quiesce_runtime::duration;
 use serde::{Deserialize, Serialize};
 
 /// Settings as they stand in a file, or come from flags; what is unset comes from elsewhere.
@@ -80,16 +81,16 @@ pub(super) struct Retry {
 pub(super) struct Span(Duration);
 
 impl TryFrom<String> for Span {
-    type Error = humantime::DurationError;
+    type Error = duration::ParseError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse::<humantime::Duration>().map(|duration| Self(duration.into()))
+        duration::parse(&text).map(Self)
     }
 }
 
 impl From<Span> for String {
     fn from(span: Span) -> Self {
-        humantime::format_duration(span.0).to_string()
+        duration::format(span.0)
     }
 }
 

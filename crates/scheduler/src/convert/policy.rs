@@ -58,7 +58,7 @@ pub(crate) fn overrides_from_wire(
         }
     };
     if !policy.parameters.is_empty() {
-        found.parameters = Some(bad.map(&format!("{field}.parameters"), &policy.parameters));
+        found.parameters = Some(bad.parameters(&format!("{field}.parameters"), &policy.parameters));
     }
     bad.overrides(field, &found);
     found

@@ -49,6 +49,7 @@ pub(crate) fn application_to_wire(clock: &dyn Clock, view: &ApplicationView) -> 
         update_time: Some(timestamp(clock, *updated)),
         placement: Some(placement_to_wire(record.placement)),
         epoch: long(record.epoch),
+        restore_time: record.restored.map(|moment| timestamp(clock, moment)),
     }
 }
 

@@ -15,15 +15,19 @@ use quiesce_store::{CommitError, ReadError, Revision, record};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::change::{Along, Built, Change};
 use super::completion::{self, Verdict};
 use super::effects::Effects;
+use super::health::Stall;
+use super::recovery;
 use super::relay::Outlet;
 use super::{Command, CommandError, CompletionError, Context, Granted, Snapshot};
 use crate::records::{self, LoadError, OperationRecord};
 
-/// First and longest pause before a commit that failed for want of room is tried again: soon enough after room has been
-/// made, and seldom enough not to matter while there is none.
+/// First and longest pause before a commit that the store does not take at the moment is tried again: soon enough after the
+/// cause has gone, and seldom enough not to matter while it lasts.
 const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(100);
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -127,9 +131,7 @@ impl Actor {
 
     async fn live(&mut self, entry: Entry) -> Result<(), Stop> {
         if entry == Entry::Recovered {
-            let mut next = self.operation.clone();
-            let step = next.recover(self.now());
-            self.settle(next, step).await?;
+            self.recover().await?;
         }
         let mut message_last = false;
         loop {
@@ -164,6 +166,23 @@ impl Actor {
                 () = due => self.handle_deadline().await?,
             }
         }
+    }
+
+    /// Takes up what was found in the store, when it is its turn: its calls are made again, and thousands of operations
+    /// may be taken up at the same time.
+    async fn recover(&mut self) -> Result<(), Stop> {
+        let context = Arc::clone(&self.context);
+        let turn = tokio::select! {
+            () = context.drain.signaled() => return Err(Stop::Draining),
+            // Never closed.
+            turn = context.recoveries.acquire() => turn,
+        };
+        let mut next = self.operation.clone();
+        let step = next.recover(self.now());
+        self.settle(next, step).await?;
+        tokio::time::sleep(recovery::SPACING).await;
+        drop(turn);
+        Ok(())
     }
 
     /// Answers those who came while the last step was taken; an operation that is over refuses them in its own words.
@@ -263,8 +282,14 @@ impl Actor {
 
     /// Persist, then act.
     async fn make_durable(&mut self, next: Operation, step: Step, along: Option<Along>) -> Result<(), Failed> {
-        let Step { changed, events, effects } = step;
+        let Step { changed, mut events, effects } = step;
         let mut forgotten = Vec::new();
+        if active(Mutant::ActsBeforePersisting) {
+            effects.iter().for_each(|effect| self.effects.perform(&next, effect.clone()));
+        }
+        if active(Mutant::EventLost) && events.len() > 1 {
+            events.pop();
+        }
         if changed || !events.is_empty() || along.is_some() {
             (self.revision, forgotten) = Box::pin(self.commit(&next, &events, along.as_ref())).await?;
             for event in events.iter().filter(|event| event.state != event.previous) {
@@ -297,7 +322,16 @@ impl Actor {
         let mut backoff = Backoff::new(COMMIT_RETRY_FIRST, COMMIT_RETRY_MAX, (self.context.randomness)());
         let mut stalled = None;
         loop {
-            let Built { batch, place, forgotten } = change.build(store).await?;
+            let Built { batch, place, forgotten } = match change.build(store).await {
+                Ok(built) => built,
+                // The store comes back by itself; until then it is as if it did not take the change.
+                Err(LoadError::Read(error)) if error.is_retryable() => {
+                    self.stall(&mut stalled, next, &error);
+                    self.pause(&mut backoff).await?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let error = match store.commit(batch).await {
                 Ok(committed) => return Ok((committed.first.plus(place), forgotten)),
                 Err(error) => error,
@@ -305,7 +339,14 @@ impl Actor {
             match &error {
                 CommitError::Conflict { key: conflict, .. } if *conflict == key => {
                     // Perhaps it was us, and only the answer got lost.
-                    let entry = store.get(key.clone()).await.map_err(|error| Failed::Stop(Stop::Read(error)))?;
+                    let entry = match store.get(key.clone()).await {
+                        Ok(entry) => entry,
+                        Err(error) if error.is_retryable() => {
+                            self.pause(&mut backoff).await?;
+                            continue;
+                        }
+                        Err(error) => return Err(Failed::Stop(Stop::Read(error))),
+                    };
                     let ours = record::encode(&OperationRecord(next.clone()));
                     return match entry.filter(|entry| stalled.is_some() && entry.value == ours) {
                         Some(entry) => Ok((entry.revision, forgotten)),
@@ -317,22 +358,32 @@ impl Actor {
                 }
                 // Somebody has changed the registry: look at it again.
                 CommitError::Conflict { .. } => {}
-                error if error.is_retryable() => {
-                    if stalled.is_none() {
-                        warn!(operation.id = %next.id(), %error, "store does not take a change, trying again");
-                        stalled = Some(self.context.health.stall());
-                    }
-                }
+                error if error.is_retryable() || error.leaves_open() => self.stall(&mut stalled, next, error),
                 CommitError::Full
                 | CommitError::ReadOnly
+                | CommitError::Unavailable { .. }
                 | CommitError::TooLarge { .. }
                 | CommitError::Closed
                 | CommitError::Engine { .. } => return Err(Failed::Stop(Stop::Commit(error))),
             }
-            tokio::select! {
-                () = self.context.drain.signaled() => return Err(Failed::Stop(Stop::Draining)),
-                () = tokio::time::sleep(backoff.next_delay()) => {}
-            }
+            self.pause(&mut backoff).await?;
+        }
+    }
+
+    /// Says once that the store does not take a change, and counts the operation as stalled.
+    fn stall(&self, stalled: &mut Option<Stall>, next: &Operation, error: &dyn std::error::Error) {
+        if stalled.is_none() {
+            warn!(operation.id = %next.id(), %error, "store does not take a change, trying again");
+            *stalled = Some(self.context.health.stall());
+        }
+    }
+
+    /// Waits before the next try, unless the scheduler shuts down.
+    async fn pause(&self, backoff: &mut Backoff) -> Result<(), Failed> {
+        tokio::select! {
+            biased;
+            () = self.context.drain.signaled() => Err(Failed::Stop(Stop::Draining)),
+            () = tokio::time::sleep(backoff.next_delay()) => Ok(()),
         }
     }
 

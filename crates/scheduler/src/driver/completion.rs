@@ -5,6 +5,8 @@ use std::time::Duration;
 use quiesce_operation::report::{StopReport, StopResult};
 use quiesce_operation::{Input, InstanceId, Moment, Operation};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::{CompletionError, Granted};
 use crate::hooks::report::final_phase;
 
@@ -36,7 +38,7 @@ pub(super) fn verdict(operation: &Operation, instance: &InstanceId, attempt: u32
     let Some(shutdown) = member.shutdown.as_ref().filter(|shutdown| shutdown.fence >= attempt) else {
         return Verdict::Refused(CompletionError::NotFound);
     };
-    if shutdown.fence > attempt {
+    if shutdown.fence > attempt && !active(Mutant::StaleAttemptCounts) {
         return Verdict::Refused(CompletionError::Stale);
     }
     let last = shutdown.report.as_ref();

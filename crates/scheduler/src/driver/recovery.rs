@@ -2,14 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use quiesce_operation::{ApplicationId, OperationId};
 use quiesce_store::{SCAN_MAX, Scan, Space};
 use tracing::{error, info};
 
+use quiesce_mutation::{Mutant, active};
+
 use super::actor::Entry;
 use super::{Handle, Snapshot};
 use crate::records::{self, LoadError, OperationRecord};
+
+/// Most operations that are taken up again at the same time. Together with [`SPACING`] it bounds what a restart throws at
+/// the network and at those who have to answer: some three thousand calls a second, so that five thousand operations are
+/// back within two seconds.
+pub(super) const AT_ONCE: usize = 64;
+/// How long an operation that was taken up keeps its place.
+pub(super) const SPACING: Duration = Duration::from_millis(20);
 
 /// What is to be done after a restart, in the order of the operations' ids, which is that of their acceptance.
 #[derive(Debug, Default)]
@@ -90,6 +100,9 @@ impl Handle {
             error!(key = refused.key, reason = refused.reason, "stored operation cannot be taken up");
         }
         for stored in &plan.resume {
+            if active(Mutant::OperationForgotten) {
+                continue;
+            }
             self.take_up(stored.clone(), Entry::Recovered);
         }
         info!(resumed = plan.resume.len(), refused = plan.refused.len(), "open operations taken up");

@@ -9,17 +9,13 @@ use std::time::Duration;
 use quiesce_operation::Input;
 use quiesce_operation::report::{CallError, StartReport, StopReport};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::actor::Message;
 use crate::hooks::Hook;
 use crate::hooks::call::{protocol_error, read_status};
 
-/// How many reports of one stream are read per [`WINDOW`]: more than any application has to say, and few enough that
-/// a flood costs next to nothing. What comes faster waits in the hook's own HTTP/2 window.
-const REPORTS_PER_WINDOW: u32 = 100;
-const WINDOW: Duration = Duration::from_millis(100);
 /// How long a hook may take to end the call after its result. Nothing depends on it; it is only polite to listen.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -100,7 +96,7 @@ pub(super) async fn relay<M, R: Report>(
     input: impl Fn(R) -> Input,
 ) -> Result<(), Ended> {
     let mut line = Line { outlet, input, waiting: None, in_flight: None };
-    let mut budget = Budget { window: Instant::now(), read: 0 };
+    let mut reading = hook.reading();
     loop {
         let message = tokio::select! {
             biased;
@@ -132,7 +128,7 @@ pub(super) async fn relay<M, R: Report>(
             let _goodbye = timeout(GOODBYE_TIMEOUT, stream.message()).await;
             return Ok(());
         }
-        budget.spend().await;
+        reading.spend().await;
     }
 }
 
@@ -178,22 +174,5 @@ impl<R: Report, F: Fn(R) -> Input> Line<'_, R, F> {
         self.pass_on().await?;
         self.handled().await;
         Ok(())
-    }
-}
-
-/// How fast a stream is read.
-struct Budget {
-    window: Instant,
-    read: u32,
-}
-
-impl Budget {
-    async fn spend(&mut self) {
-        self.read += 1;
-        if self.read < REPORTS_PER_WINDOW {
-            return;
-        }
-        sleep_until(self.window + WINDOW).await;
-        *self = Self { window: Instant::now(), read: 0 };
     }
 }

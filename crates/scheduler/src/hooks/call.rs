@@ -9,11 +9,10 @@ use quiesce_operation::report::{CallError, CallErrorClass};
 use quiesce_protocol::v1::shutdown_hook_client::ShutdownHookClient;
 use quiesce_protocol::{ERROR_DOMAIN, v1};
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
-use super::{HookInfo, wire};
+use super::{HookChannel, HookInfo, wire};
 use crate::secrets::HookToken;
 
 /// Largest message taken from a hook; the contract's own limit.
@@ -22,13 +21,13 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// One hook over one connection. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Client {
-    inner: ShutdownHookClient<Channel>,
+    inner: ShutdownHookClient<HookChannel>,
     bearer: Option<MetadataValue<Ascii>>,
 }
 
 impl Client {
     /// Calls go over `channel`, with `token` as bearer where the hook listens.
-    pub(crate) fn new(channel: Channel, token: Option<&HookToken>) -> Self {
+    pub(crate) fn new(channel: HookChannel, token: Option<&HookToken>) -> Self {
         let bearer = token.and_then(|token| {
             let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.reveal()).parse().ok()?;
             value.set_sensitive(true);

@@ -9,52 +9,66 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::{Request, Response};
 use hyper_util::rt::TokioIo;
+use quiesce_runtime::machine::{Machine, Network, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint, Error as TransportError};
-use tower::service_fn;
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt as _, service_fn};
 
 /// Longest wait for a connection to be made; the shortest accept timeout anybody sets is of this order.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up. Without it a call over a dead
-/// route waits for a quarter of an hour of retransmissions, and a connection whose agent is gone stays as long. There are
-/// no HTTP/2 pings: servers punish clients for them.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// route waits for a quarter of an hour of retransmissions, and a connection whose agent is gone stays as long, whoever has
+/// dialled. There are no HTTP/2 pings: servers punish clients for them.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Most bytes of headers taken from a hook: twice what a status with details needs.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Where requests on a connection seem to go; nothing is ever dialled by this name.
 const AUTHORITY: &str = "http://hook.quiesce.invalid";
 
-/// A byte stream a hook can be spoken to over.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+/// What calls of a hook are made over.
+pub type HookChannel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for T {}
+/// How hooks that listen are reached.
+pub trait Dial: Send + Sync + 'static {
+    /// A channel to the hook at `endpoint`: connected at the first call, and again after it broke. When `closed` is
+    /// cancelled the connection ends, with whatever is under way on it. `on_end` is called whenever one is gone.
+    fn dial(&self, endpoint: &str, closed: CancellationToken, on_end: Arc<dyn Fn() + Send + Sync>) -> HookChannel;
+}
 
 /// One connection. Dropping the last clone of `channel` ends it in its own time; `closed` ends it now, and says so when
 /// it ended by itself.
 #[derive(Clone)]
 pub(super) struct Connection {
-    pub(super) channel: Channel,
+    pub(super) channel: HookChannel,
     pub(super) closed: CancellationToken,
 }
 
-/// A connection to a listening hook, made at the first call and made again when it broke. `on_end` is called whenever a
-/// connection is gone.
-pub(super) fn dial(endpoint: &str, on_end: Arc<dyn Fn() + Send + Sync>) -> Connection {
-    let closed = CancellationToken::new();
-    let address: Arc<str> = endpoint.into();
-    let close = closed.clone();
-    let connector = service_fn(move |_authority| {
-        let (address, close, on_end) = (Arc::clone(&address), close.clone(), Arc::clone(&on_end));
-        async move {
-            let socket = connect(&address).await?;
-            Ok::<_, io::Error>(TokioIo::new(Watched::new(socket, close, on_end)))
-        }
-    });
-    let channel = settings().connect_timeout(CONNECT_TIMEOUT).connect_with_connector_lazy(connector);
-    Connection { channel, closed }
+/// Over the sockets of a machine.
+impl Dial for Machine {
+    fn dial(&self, endpoint: &str, closed: CancellationToken, on_end: Arc<dyn Fn() + Send + Sync>) -> HookChannel {
+        let address: Arc<str> = endpoint.into();
+        let network = Arc::clone(&self.network);
+        let connector = service_fn(move |_authority| {
+            let (network, address) = (Arc::clone(&network), Arc::clone(&address));
+            let (closed, on_end) = (closed.clone(), Arc::clone(&on_end));
+            async move {
+                let socket = connect(&*network, &address).await?;
+                Ok::<_, io::Error>(TokioIo::new(Watched::new(socket, closed, on_end)))
+            }
+        });
+        boxed(settings().connect_timeout(CONNECT_TIMEOUT).connect_with_connector_lazy(connector))
+    }
+}
+
+fn boxed(channel: Channel) -> HookChannel {
+    BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))))
 }
 
 /// Speaks HTTP/2 as client over `socket`. When it breaks the connection is over for good.
@@ -76,28 +90,18 @@ pub(super) async fn reverse(
         )
     });
     let channel = settings().connect_timeout(CONNECT_TIMEOUT).connect_with_connector(connector).await?;
-    Ok(Connection { channel, closed })
+    Ok(Connection { channel: boxed(channel), closed })
 }
 
 fn settings() -> Endpoint {
     Endpoint::from_static(AUTHORITY).http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
 }
 
-async fn connect(address: &str) -> io::Result<Box<dyn Socket>> {
+async fn connect(network: &dyn Network, address: &str) -> io::Result<Box<dyn Socket>> {
     if let Some(path) = address.strip_prefix("unix:") {
         return Ok(Box::new(UnixStream::connect(path).await?));
     }
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    limit_silence(&stream)?;
-    Ok(Box::new(stream))
-}
-
-/// Sets [`TCP_USER_TIMEOUT`] on a socket, whoever has dialled.
-pub(crate) fn limit_silence(stream: &TcpStream) -> io::Result<()> {
-    let millis = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?;
-    Ok(())
+    network.connect(address, Some(SILENCE_MAX)).await
 }
 
 /// A socket that can be closed from outside, and says when HTTP/2 has let go of it.

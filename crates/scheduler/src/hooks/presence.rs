@@ -3,11 +3,14 @@
 //! One watcher for each registered instance. It asks regularly, and at once when there is a reason to: a registration,
 //! an attached connection, a connection that broke. Reports of a running shutdown count as signs of life as well.
 
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use quiesce_operation::Moment;
-use quiesce_operation::report::{AppState, Capabilities};
+use quiesce_operation::report::{AppState, CallErrorClass, Capabilities};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{Hook, Inner};
@@ -18,11 +21,17 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const INTERVAL_ABSENT: Duration = Duration::from_secs(30);
 /// Longest wait for a sign of life.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question holds a place among those asked at the same time, several times what an answer takes. It waits on
+/// without one: else a few hundred hooks that have just died would keep every other from being asked for minutes.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// How often a hook is asked while something is going on: after a registration an application is started, after the end
 /// of a shutdown or start its state has just changed, and people look at once.
 const INTERVAL_EAGER: Duration = Duration::from_secs(1);
 /// How many questions are asked at that pace after each reason to look.
 const EAGER_QUESTIONS: u32 = 10;
+/// After so many questions in a row without an answer an attached connection is given up. What the agent sends may be
+/// lost while it hears us well; then its own keep-alive finds nothing wrong, and TCP goes on for a quarter of an hour.
+const UNANSWERED_MAX: u32 = 2;
 /// Shortest time between two questions, whatever the reasons: a connection that breaks as soon as it stands must not
 /// become a loop.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
@@ -101,24 +110,34 @@ impl Presence {
 /// Watches one hook until it is forgotten or nobody needs hooks any more.
 pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
     let mut eager = EAGER_QUESTIONS;
+    let mut unanswered = 0;
     while !hook.forgotten.is_cancelled() {
         {
             let Some(inner) = inner.upgrade() else { return };
             hook.detach_if_gone();
+            // One that has just said that it is there does not wait behind those that are only asked once more.
+            let comes = hook.comes.swap(false, Ordering::Relaxed);
             let absent = hook.presence.borrow().state == HookState::Unreachable;
-            let places = if absent { &inner.signs_of_absent } else { &inner.signs_of_life };
+            let places = if absent && !comes { &inner.signs_of_absent } else { &inner.signs_of_life };
             if hook.is_detached() {
                 hook.missed();
-            } else if let Ok(_place) = places.acquire().await {
-                tokio::select! {
+            } else {
+                // The outcome is written down by the call itself.
+                let answered = tokio::select! {
+                    biased;
                     () = hook.forgotten.cancelled() => return,
-                    // The outcome is written down by the call itself.
-                    _answer = hook.info(ANSWER_TIMEOUT) => {}
+                    answered = ask(&hook, places) => answered,
+                };
+                unanswered = if answered || !hook.is_attached() { 0 } else { unanswered + 1 };
+                if unanswered >= UNANSWERED_MAX {
+                    hook.hang_up();
+                    unanswered = 0;
                 }
             }
         }
         let absent = hook.presence.borrow().state == HookState::Unreachable;
         let pause = match (absent, eager) {
+            (true, _) if unanswered > 0 => INTERVAL,
             (true, _) => INTERVAL_ABSENT,
             (false, 0) => INTERVAL,
             (false, _) => INTERVAL_EAGER,
@@ -126,6 +145,7 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
         eager = eager.saturating_sub(1);
         tokio::time::sleep(INTERVAL_MIN).await;
         tokio::select! {
+            biased;
             () = hook.forgotten.cancelled() => return,
             due = timeout(pause, hook.look.notified()) => {
                 if due.is_ok() {
@@ -134,4 +154,19 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             }
         }
     }
+}
+
+/// Asks for a sign of life when there is a place. What comes of it is written down by the call itself.
+async fn ask(hook: &Hook, places: &Semaphore) -> bool {
+    // Never closed.
+    let place = places.acquire().await;
+    let mut question = pin!(hook.info(ANSWER_TIMEOUT));
+    let answer = match timeout(PATIENCE, &mut question).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => {
+            drop(place);
+            question.await
+        }
+    };
+    !answer.is_err_and(|error| error.class == CallErrorClass::Lost)
 }

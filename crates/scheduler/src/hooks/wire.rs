@@ -13,7 +13,7 @@ use quiesce_protocol::v1;
 
 use super::HookInfo;
 use crate::convert::report::evidence_from_wire;
-use crate::convert::unsigned;
+use crate::convert::{duration_from_wire, unsigned};
 
 /// Longest text without a limit of its own, in bytes.
 const TEXT_MAX: usize = 256;
@@ -153,9 +153,9 @@ fn capabilities(info: &v1::HookInfo) -> Capabilities {
     found
 }
 
-/// A duration somebody reported; a negative one says nothing.
+/// A duration somebody reported; one that is none says nothing.
 fn reported_duration(duration: Option<&prost_types::Duration>) -> Option<Duration> {
-    duration.and_then(|duration| Duration::try_from(*duration).ok())
+    duration.and_then(duration_from_wire)
 }
 
 /// Milliseconds since 1970 of a timestamp somebody reported; before 1970 it says nothing.
@@ -169,9 +169,11 @@ pub(crate) fn message(text: &str) -> String {
     cut(text, MESSAGE_MAX)
 }
 
-/// At most `max` bytes of `text`, whole characters.
+/// At most `max` bytes of `text`, whole characters, without control characters: what hooks say gets into the terminals and
+/// logs of people. Line breaks and tabs stay.
 fn cut(text: &str, max: usize) -> String {
-    text[..text.floor_char_boundary(max)].to_owned()
+    let cut = &text[..text.floor_char_boundary(max)];
+    cut.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 #[cfg(test)]
@@ -199,7 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn a_duration_that_is_none_says_nothing() {
+        for (seconds, nanos) in [(-1, 0), (i64::MIN, -999_999_999), (1, -1)] {
+            let duration = Some(prost_types::Duration { seconds, nanos });
+            let status = v1::ShutdownStatus { wanted_grace_period: duration, ..Default::default() };
+            assert_eq!(stop_report(&status).wanted_grace_period, None);
+            assert_eq!(stop_result(&v1::StopResult { duration, ..Default::default() }).duration, None);
+        }
+    }
+
+    #[test]
     fn texts_are_cut_at_whole_characters() {
         assert_eq!(cut(&"ä".repeat(200), 255).len(), 254);
+    }
+
+    #[test]
+    fn texts_lose_their_control_characters() {
+        assert_eq!(message("\x1b[31mflushing\0\r\nnow\t\u{85}"), "[31mflushing\nnow\t");
     }
 }

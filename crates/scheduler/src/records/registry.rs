@@ -49,6 +49,10 @@ pub(crate) struct ApplicationRecord {
     /// there the application counts as stopped.
     #[n(11)]
     pub(crate) moved_by: Option<OperationId>,
+    /// When the store was put back from a backup, if nobody has confirmed since where the application runs. Until then
+    /// nothing of it is started or stopped: see [`crate::upkeep`].
+    #[n(12)]
+    pub(crate) restored: Option<Moment>,
 }
 
 /// Who opens the connection to a hook.

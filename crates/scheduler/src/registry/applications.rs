@@ -1,6 +1,7 @@
 //! Applications: made known, changed, and their policies checked.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use minicbor::Encode;
 use quiesce_operation::{ApplicationId, ClusterId, Placement, PolicyOverrides};
@@ -12,14 +13,22 @@ use crate::convert::resource::etag;
 use crate::idempotency::{RequestId, Use};
 use crate::mask::Mask;
 use crate::records::{
-    ApplicationRecord, RequestResult, Stored, TombstoneRecord, application_key, load, put, tombstone_key,
+    ApplicationRecord, RequestResult, RestoredRecord, Stored, TombstoneRecord, application_key, load, put,
+    restored_key, tombstone_key,
 };
 use crate::status::Problem;
 use crate::validate::Violations;
 
 /// The fields of an application that a mask may name, the policy's aside.
 pub(crate) const APPLICATION_LEAVES: &[&str] =
-    &["display_name", "cluster", "placement", "expected_instances", "labels"];
+    &["display_name", "cluster", "placement", "expected_instances", "labels", RESTORE_TIME];
+
+/// The leaf whose clearing confirms where an application runs after a restore.
+pub(crate) const RESTORE_TIME: &str = "restore_time";
+
+/// How long after a restore an application that the backup does not know may be an old one: a day, in which every agent
+/// that still runs has come back (it tries twice a minute) and people have looked.
+const UNKNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An application as a caller describes it.
 #[derive(Debug, Clone, PartialEq, Encode)]
@@ -92,6 +101,8 @@ impl Registry {
         let tombstone_key = tombstone_key(&draft.name);
         let tombstone = load::<TombstoneRecord>(&*self.store, tombstone_key.clone()).await?;
         let now = convert::now(&*self.clock);
+        let restored = load::<RestoredRecord>(&*self.store, restored_key()).await?.map(|stored| stored.record);
+        let floor = restored.as_ref().map_or(0, |restored| restored.epoch_floor);
         let record = ApplicationRecord {
             name: draft.name.clone(),
             display_name: draft.display_name.clone(),
@@ -102,10 +113,11 @@ impl Registry {
             labels: draft.labels.clone(),
             active_operation: None,
             // A new life begins above the epochs of the one before, or a survivor of it could not be told apart.
-            epoch: tombstone.as_ref().map_or(0, |tombstone| tombstone.record.epoch),
+            epoch: tombstone.as_ref().map_or(0, |tombstone| tombstone.record.epoch).max(floor),
             created: now,
             updated: now,
             moved_by: None,
+            restored: restored.filter(|restored| now.since(restored.time) < UNKNOWN_FOR).map(|restored| restored.time),
         };
         let key = application_key(&draft.name);
         let mut batch = self.ensure_cluster(batch, &cluster).await?;
@@ -187,6 +199,9 @@ impl Registry {
                 return Err(Problem::field("application.cluster", "must be set"));
             };
             record.cluster = cluster.clone();
+        }
+        if mask.covers(RESTORE_TIME) {
+            record.restored = None;
         }
         mask.apply_policy(&mut record.policy, &draft.policy);
         self.check_policy("application.policy", &record.policy)?;

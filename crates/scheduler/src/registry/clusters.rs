@@ -1,6 +1,7 @@
 //! Clusters: made known on purpose or by being named, changed, forgotten when nobody names them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use minicbor::Encode;
 use quiesce_operation::ClusterId;
@@ -63,8 +64,12 @@ impl Registry {
         found.ok_or_else(|| Problem::ClusterNotFound(cluster_name(id)))
     }
 
-    /// Counts over the whole registry.
-    pub(crate) async fn usage(&self) -> Result<Usage, Problem> {
+    /// Counts over the whole registry, begun after this call.
+    pub(crate) async fn usage(&self) -> Result<Arc<Usage>, Problem> {
+        self.usage.take(async || self.count().await).await
+    }
+
+    async fn count(&self) -> Result<Usage, Problem> {
         let mut usage = Usage::default();
         for application in load_all::<ApplicationRecord>(&*self.store, Scan::all(Space::Applications)).await? {
             usage.counts.entry(application.record.cluster).or_default().0 += 1;

@@ -8,6 +8,8 @@ use quiesce_store::{Batch, Expect};
 use tracing::info;
 
 use super::{ApplicationDraft, Registry, TRIES, contended};
+use quiesce_mutation::{Mutant, active};
+
 use crate::convert;
 use crate::hooks::HookInfo;
 use crate::records::{
@@ -19,6 +21,10 @@ use crate::status::Problem;
 /// Most instances of one application: an operation holds all of them in one record and one batch (see the bounds of the
 /// store's batches).
 const INSTANCES_MAX: usize = 500;
+
+/// Highest epoch that a hook is believed to have seen: far above the milliseconds since 1970 that a store put back from a
+/// backup begins with, and far below the largest number on the wire.
+const EPOCH_BELIEVED_MAX: u64 = 1 << 52;
 
 /// What an agent says of its instance.
 #[derive(Debug)]
@@ -70,6 +76,7 @@ impl Registry {
 
     /// Makes an instance known or brings it up to date, and tells the hooks.
     pub(crate) async fn register(&self, wanted: &Registration) -> Result<Stored<InstanceRecord>, Problem> {
+        let _turn = self.turns.of(&wanted.application).await;
         for _ in 0..TRIES {
             if let Some(stored) = self.try_register(wanted).await? {
                 self.hooks.registered(&stored.record);
@@ -158,6 +165,7 @@ impl Registry {
     /// Forgets an instance, and tells the hooks. One whose hook says that a copy runs is not gone: forgetting it would
     /// forget the permission it runs under.
     pub(crate) async fn deregister(&self, application: &ApplicationId, instance: &InstanceId) -> Result<(), Problem> {
+        let _turn = self.turns.of(application).await;
         for _ in 0..TRIES {
             let key = instance_key(application, instance);
             let Some(known) = load::<InstanceRecord>(&*self.store, key.clone()).await? else { return Ok(()) };
@@ -187,6 +195,7 @@ impl Registry {
 
     /// Permits an instance to start its application: a new epoch, or the one that this start was given before.
     pub(crate) async fn admit_start(&self, wanted: &Admit) -> Result<u64, Problem> {
+        let _turn = self.turns.of(&wanted.application).await;
         for _ in 0..TRIES {
             if let Some(epoch) = self.try_admit(wanted).await? {
                 return Ok(epoch);
@@ -212,7 +221,8 @@ impl Registry {
             }
         }
         let now = convert::now(&*self.clock);
-        let epoch = application.record.epoch.max(instance.record.epoch).max(wanted.last_epoch) + 1;
+        let seen = self.highest_seen(&wanted.application).await?;
+        let epoch = application.record.epoch.max(instance.record.epoch).max(wanted.last_epoch).max(seen) + 1;
         let (application_expect, instance_expect) = (application.unchanged(), instance.unchanged());
         let admission =
             Admission { agent_id: wanted.agent_id.clone(), start_id: wanted.start_id.clone(), epoch, ended: false };
@@ -231,6 +241,15 @@ impl Registry {
         Ok(Some(epoch))
     }
 
+    /// The highest epoch that a hook of the application says it has seen. The records know as much, unless the store has
+    /// lost what they knew; then whoever was permitted to run by an earlier life must not be outranked by its number.
+    async fn highest_seen(&self, application: &ApplicationId) -> Result<u64, Problem> {
+        let instances = self.instances(application).await?;
+        let seen = instances.iter().filter_map(|one| self.presence(application, &one.record.instance).info);
+        // What a hook makes up must not use the numbers up for everybody.
+        Ok(seen.map(|info| info.epoch).filter(|epoch| *epoch <= EPOCH_BELIEVED_MAX).max().unwrap_or(0))
+    }
+
     async fn check_admission(
         &self,
         wanted: &Admit,
@@ -242,14 +261,29 @@ impl Registry {
             let cluster = application.cluster.clone();
             Err(Problem::StartNotPermitted { instance: name.clone(), why, cluster, operation })
         };
+        if application.restored.is_some() {
+            return Err(Problem::RestoreUnconfirmed(convert::application_name(&application.name)));
+        }
         if instance.agent_id != wanted.agent_id {
             return Err(Problem::InstanceInUse(name));
         }
-        if let Some(operation) = &application.active_operation {
+        if let Some(operation) = &application.active_operation
+            && !active(Mutant::AdmitsWhileOpen)
+        {
             return refuse(format!("operations/{operation} is open"), Some(operation.clone()));
         }
         if instance.cluster != application.cluster {
             return refuse(format!("the application belongs on cluster {}", application.cluster), None);
+        }
+        // After a migration that was abandoned half-way the application may run where it was to go. Whoever starts it
+        // there writes the application's record as well, so this cannot change behind our back.
+        let everywhere = self.instances(&wanted.application).await?;
+        let elsewhere = everywhere.iter().map(|stored| &stored.record).find(|other| {
+            other.cluster != instance.cluster && other.admission.as_ref().is_some_and(|admission| !admission.ended)
+        });
+        if let Some(other) = elsewhere {
+            let (other, cluster) = (&other.instance, &other.cluster);
+            return refuse(format!("{other} on {cluster} may still run, its end was never verified"), None);
         }
         // Whoever holds after a deletion begins a new life on purpose only (see the agent's hold file), even if others
         // have made an application of the same name meanwhile.
@@ -271,7 +305,9 @@ impl Registry {
             let instance = self.instance(&end.application, &end.instance).await?;
             let expect = instance.unchanged();
             let Some(admission) = instance.record.admission.clone() else { return Ok(()) };
-            let in_force = admission.epoch == end.epoch && admission.agent_id == end.agent_id;
+            // The end of a later run than the one known here, which a store that was put back from a backup may not know:
+            // an agent runs one copy at a time, so the earlier run has ended as well.
+            let in_force = admission.epoch <= end.epoch && admission.agent_id == end.agent_id;
             if !ended || !in_force || admission.ended {
                 return Ok(());
             }

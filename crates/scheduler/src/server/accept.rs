@@ -2,22 +2,22 @@
 //! in time and in full what it wants is sent away.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::{Listener, Socket};
 use quiesce_runtime::tasks::Tasks;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
 
 use crate::attach::Attachments;
-use crate::hooks::limit_silence;
 
 /// Most connections at the same time, agents included. Each may cost some tens of KiB.
 const CONNECTIONS_MAX: usize = 4096;
@@ -50,12 +50,13 @@ pub(super) struct Accepting {
 
 impl Accepting {
     /// Until drained; the socket is closed then.
-    pub(super) async fn run(self, listener: TcpListener) {
+    pub(super) async fn run(self, listener: Box<dyn Listener>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
                 () = self.drain.signaled() => return,
+                accepted = listener.accept() => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -69,17 +70,14 @@ impl Accepting {
                 warn!(%peer, limit = CONNECTIONS_MAX, "too many connections, one was closed");
                 continue;
             };
-            if let Err(error) = stream.set_nodelay(true).and_then(|()| limit_silence(&stream)) {
-                debug!(%peer, %error, "a connection broke before its first byte");
-                continue;
-            }
             let (attachments, connections, drain) =
                 (self.attachments.clone(), self.connections.clone(), self.drain.clone());
             self.tasks.spawn("connection", async move {
-                let connection = Connection { stream, taken: &[], _permit: permit };
+                let connection = Connection { stream, peer, taken: &[], _permit: permit };
                 tokio::select! {
-                    () = sort(connection, peer, attachments, connections) => {}
+                    biased;
                     () = drain.signaled() => {}
+                    () = sort(connection, attachments, connections) => {}
                 }
             });
         }
@@ -87,12 +85,12 @@ impl Accepting {
 }
 
 /// Brings a connection to whom it wants to speak to.
-async fn sort(mut connection: Connection, peer: std::net::SocketAddr, attachments: Attachments, connections: Sender) {
-    let mut first = [0];
-    match timeout(PREFACE_TIMEOUT, connection.stream.peek(&mut first)).await {
-        Ok(Ok(0)) => {}
-        Ok(Ok(_)) if first[0] == ATTACH => Box::pin(attachments.attach(connection, peer)).await,
-        Ok(Ok(_)) => match timeout(PREFACE_TIMEOUT, connection.take_preface()).await {
+async fn sort(mut connection: Connection, attachments: Attachments, connections: Sender) {
+    let peer = connection.peer;
+    match timeout(PREFACE_TIMEOUT, connection.take_first()).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(ATTACH))) => Box::pin(attachments.attach(connection, peer)).await,
+        Ok(Ok(Some(first))) => match timeout(PREFACE_TIMEOUT, connection.take_preface(first)).await {
             Ok(Ok(true)) => {
                 if connections.send(Ok(connection)).await.is_err() {
                     debug!(%peer, "a connection came after the end");
@@ -108,19 +106,31 @@ async fn sort(mut connection: Connection, peer: std::net::SocketAddr, attachment
 }
 
 /// An accepted connection; counted as long as it lives.
-#[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Socket>,
+    peer: SocketAddr,
     /// Taken from the stream already, and read again first.
     taken: &'static [u8],
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    /// Whether it begins as HTTP/2 does.
-    async fn take_preface(&mut self) -> io::Result<bool> {
-        let mut found = [0; PREFACE.len()];
-        self.stream.read_exact(&mut found).await?;
+    /// Its first byte; none if it was closed before. That of an agent that dials in is read again.
+    async fn take_first(&mut self) -> io::Result<Option<u8>> {
+        let mut first = [0];
+        if self.stream.read(&mut first).await? == 0 {
+            return Ok(None);
+        }
+        if first[0] == ATTACH {
+            self.taken = &[ATTACH];
+        }
+        Ok(Some(first[0]))
+    }
+
+    /// Whether it begins, with `first`, as HTTP/2 does; that is read again.
+    async fn take_preface(&mut self, first: u8) -> io::Result<bool> {
+        let mut found = [first; PREFACE.len()];
+        self.stream.read_exact(&mut found[1..]).await?;
         self.taken = PREFACE;
         Ok(found == *PREFACE)
     }
@@ -130,7 +140,7 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) }
     }
 }
 

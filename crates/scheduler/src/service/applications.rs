@@ -8,12 +8,11 @@ use quiesce_store::{Scan, Space};
 use super::Service;
 use crate::convert::policy::overrides_from_wire;
 use crate::convert::resource::application_to_wire;
-use crate::filter::Filter;
 use crate::idempotency::RequestId;
 use crate::mask::Mask;
-use crate::page::{PageRequest, collect};
+use crate::page::collect;
 use crate::records::{ApplicationRecord, Stored, from_entry};
-use crate::registry::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate};
+use crate::registry::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate, RESTORE_TIME};
 use crate::status::Problem;
 use crate::token::Purpose;
 use crate::validate::Violations;
@@ -32,20 +31,16 @@ fn settings(application: &v1::Application, field: &str, bad: &mut Violations) ->
     let display_name = bad.display_name(&path("display_name"), &application.display_name);
     let policy: PolicyOverrides = overrides_from_wire(application.policy.as_ref(), &path("policy"), bad);
     let expected_instances = bad.count(&path("expected_instances"), application.expected_instances);
-    let labels = bad.map(&path("labels"), &application.labels);
+    let labels = bad.labels(&path("labels"), &application.labels);
     let placement = bad.placement(application.placement.as_ref());
     // Replaced by whoever knows the name.
     let name = quiesce_operation::ApplicationId::parse("unnamed").ok()?;
     Some(ApplicationDraft { name, display_name, cluster, policy, placement, expected_instances, labels })
 }
 
-/// What an agent says of the application it would create.
-pub(super) fn default_draft(
-    application: &v1::Application,
-    name: &quiesce_operation::ApplicationId,
-    bad: &mut Violations,
-) -> Option<ApplicationDraft> {
-    Some(ApplicationDraft { name: name.clone(), ..settings(application, "default_application", bad)? })
+/// What an agent says of the application it would create; its name is that of the registration.
+pub(super) fn default_draft(application: &v1::Application, bad: &mut Violations) -> Option<ApplicationDraft> {
+    settings(application, "default_application", bad)
 }
 
 async fn answer(service: &Service, stored: Stored<ApplicationRecord>) -> Result<Option<v1::Application>, Problem> {
@@ -64,6 +59,7 @@ pub(super) async fn create(
     if application.cluster.is_empty() {
         bad.add("application.cluster", "must be set");
     }
+    // The whole is judged with what it inherits; what the request itself breaks has been noted.
     if let Some(draft) = &draft {
         bad.policy("application.policy", &service.default_policy.with(&draft.policy));
     }
@@ -93,11 +89,10 @@ pub(super) async fn list(
     request: v1::ListApplicationsRequest,
 ) -> Result<v1::ListApplicationsResponse, Problem> {
     let mut bad = Violations::new();
-    let filter = bad.filter(&request.filter);
-    bad.check()?;
-    let purpose = Purpose::of(&["ListApplications", filter]);
-    let filter = Filter::parse::<v1::Application>(filter, &[])?;
-    let page = PageRequest::parse(request.page_size, &request.page_token, purpose)?;
+    let filter = bad.filter::<v1::Application>(&request.filter, &[]);
+    let purpose = Purpose::of(&["ListApplications", &request.filter]);
+    let page = bad.page(request.page_size, &request.page_token, purpose);
+    let (filter, page) = bad.finish(filter.zip(page))?;
     let filter = &filter;
     let page = collect(&*service.registry.store, page, Scan::all(Space::Applications), |entry| {
         async move {
@@ -119,7 +114,7 @@ pub(super) async fn update(
     let request_id = bad.request_id(&request.request_id);
     let application = request.application.unwrap_or_default();
     let draft = draft(&application, &mut bad);
-    let etag = bad.etag(&application.etag);
+    let etag = bad.etag("application.etag", &application.etag);
     let mask = match &request.update_mask {
         Some(mask) => Mask::parse(&mask.paths, APPLICATION_LEAVES, true, &mut bad),
         None => {
@@ -127,6 +122,9 @@ pub(super) async fn update(
             Mask::of_set(APPLICATION_LEAVES, |leaf| is_set(&application, leaf), &policy)
         }
     };
+    if mask.covers(RESTORE_TIME) && application.restore_time.is_some() {
+        bad.add("application.restore_time", "can only be cleared: name it in update_mask and leave it unset");
+    }
     let draft = bad.finish(draft)?;
     let update = ApplicationUpdate { draft, mask, etag, allow_missing: request.allow_missing };
     let (registry, dry_run) = (service.registry.clone(), request.validate_only);

@@ -6,10 +6,9 @@ use quiesce_store::{Scan, Space};
 
 use super::Service;
 use crate::convert::resource::cluster_to_wire;
-use crate::filter::Filter;
 use crate::idempotency::RequestId;
 use crate::mask::Mask;
-use crate::page::{PageRequest, collect};
+use crate::page::collect;
 use crate::records::{ClusterRecord, Stored, from_entry};
 use crate::registry::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate, ClusterView};
 use crate::status::Problem;
@@ -19,7 +18,7 @@ use crate::validate::Violations;
 fn draft(cluster: &v1::Cluster, bad: &mut Violations) -> Option<ClusterDraft> {
     let name = bad.cluster_name("cluster.name", &cluster.name);
     let display_name = bad.display_name("cluster.display_name", &cluster.display_name);
-    let labels = bad.map("cluster.labels", &cluster.labels);
+    let labels = bad.labels("cluster.labels", &cluster.labels);
     Some(ClusterDraft { name: name?, display_name, labels })
 }
 
@@ -58,11 +57,10 @@ pub(super) async fn list(
     request: v1::ListClustersRequest,
 ) -> Result<v1::ListClustersResponse, Problem> {
     let mut bad = Violations::new();
-    let filter = bad.filter(&request.filter);
-    bad.check()?;
-    let purpose = Purpose::of(&["ListClusters", filter]);
-    let filter = Filter::parse::<v1::Cluster>(filter, &[])?;
-    let page = PageRequest::parse(request.page_size, &request.page_token, purpose)?;
+    let filter = bad.filter::<v1::Cluster>(&request.filter, &[]);
+    let purpose = Purpose::of(&["ListClusters", &request.filter]);
+    let page = bad.page(request.page_size, &request.page_token, purpose);
+    let (filter, page) = bad.finish(filter.zip(page))?;
     let usage = service.registry.usage().await?;
     let (filter, usage) = (&filter, &usage);
     let page = collect(&*service.registry.store, page, Scan::all(Space::Clusters), |entry| {
@@ -86,7 +84,7 @@ pub(super) async fn update(
     let request_id = bad.request_id(&request.request_id);
     let cluster = request.cluster.unwrap_or_default();
     let draft = draft(&cluster, &mut bad);
-    let etag = bad.etag(&cluster.etag);
+    let etag = bad.etag("cluster.etag", &cluster.etag);
     let mask = match &request.update_mask {
         Some(mask) => Mask::parse(&mask.paths, CLUSTER_LEAVES, false, &mut bad),
         None => {
@@ -116,7 +114,7 @@ pub(super) async fn delete(
 ) -> Result<v1::DeleteClusterResponse, Problem> {
     let mut bad = Violations::new();
     let name = bad.cluster_name("name", &request.name);
-    let etag = bad.etag(&request.etag);
+    let etag = bad.etag("etag", &request.etag);
     let name = bad.finish(name)?;
     let registry = service.registry.clone();
     service.carry_out("delete cluster", async move { registry.delete_cluster(&name, &etag).await }).await?;

@@ -1,18 +1,18 @@
 //! AgentGateway RPCs: what agents and, by completion token, applications call.
 
+use quiesce_operation::report::{Evidence, StopResult};
 use quiesce_protocol::v1;
 
 use super::Service;
 use super::applications::default_draft;
 use crate::convert;
+use crate::convert::duration_to_wire;
 use crate::convert::resource::instance_to_wire;
-use crate::convert::{duration_to_wire, unsigned};
 use crate::driver::{CompletionError, Granted};
 use crate::hooks::report::blot_out;
 use crate::hooks::wire::stop_result;
 use crate::records::Connect;
 use crate::registry::{Admit, End, Registration};
-use crate::secrets::CompletionToken;
 use crate::status::Problem;
 use crate::validate::Violations;
 
@@ -49,12 +49,10 @@ fn registration(service: &Service, request: &v1::RegisterInstanceRequest) -> Res
     let name = bad.instance("instance.name", &instance.name);
     let connect = bad.connect("instance", &instance);
     let cluster = bad.optional_cluster("instance.cluster", &instance.cluster);
-    let labels = bad.map("instance.labels", &instance.labels);
+    let labels = bad.labels("instance.labels", &instance.labels);
     let agent_id = bad.agent_id("instance.agent_id", &instance.agent_id);
-    let default_application = match (&request.default_application, &name) {
-        (Some(default), Some((application, _))) => default_draft(default, application, &mut bad),
-        (Some(_) | None, _) => None,
-    };
+    let default_application =
+        request.default_application.as_ref().and_then(|application| default_draft(application, &mut bad));
     if let Some(draft) = &default_application {
         bad.policy("default_application.policy", &service.default_policy.with(&draft.policy));
         if draft.cluster.is_none() && cluster.is_none() {
@@ -97,11 +95,8 @@ pub(super) async fn admit_start(
     let start_id = bad.start_id("start_id", &request.start_id);
     let agent_id = bad.agent_id("agent_id", &request.agent_id);
     let held_by = if request.held_by.is_empty() { None } else { bad.operation("held_by", &request.held_by) };
-    if request.last_epoch < 0 || request.last_epoch == i64::MAX {
-        bad.add("last_epoch", "must not be negative, nor the largest number there is");
-    }
+    let last_epoch = bad.epoch("last_epoch", request.last_epoch);
     let (application, instance) = bad.finish(name)?;
-    let last_epoch = unsigned(request.last_epoch);
     let wanted = Admit { application, instance, start_id, agent_id, last_epoch, held_by };
     let registry = service.registry.clone();
     let epoch = service.carry_out("admit start", async move { registry.admit_start(&wanted).await }).await?;
@@ -115,11 +110,12 @@ pub(super) async fn report_end(
     let mut bad = Violations::new();
     let name = bad.instance("instance", &request.instance);
     let agent_id = bad.agent_id("agent_id", &request.agent_id);
-    let (application, instance) = bad.finish(name)?;
-    let result = stop_result(&request.result.unwrap_or_default());
-    let end = End { application, instance, agent_id, epoch: unsigned(request.epoch) };
+    let epoch = bad.epoch("epoch", request.epoch);
+    let result = reported_result(request.result.as_ref(), &mut bad);
+    let ((application, instance), result) = bad.finish(name.zip(result))?;
+    let end = End { application, instance, agent_id, epoch };
     let registry = service.registry.clone();
-    let ended = result.proves_end(quiesce_operation::report::Evidence::ProcessGone);
+    let ended = result.proves_end(Evidence::ProcessGone);
     service.carry_out("report end", async move { registry.report_end(&end, ended).await }).await?;
     Ok(v1::ReportEndResponse {})
 }
@@ -129,12 +125,10 @@ pub(super) async fn complete_shutdown(
     request: v1::CompleteShutdownRequest,
 ) -> Result<v1::CompleteShutdownResponse, Problem> {
     let mut bad = Violations::new();
-    if request.result.is_none() {
-        bad.add("result", "must be set");
-    }
-    bad.check()?;
-    let token = CompletionToken::parse(&request.completion_token).ok_or(Problem::CompletionTokenInvalid)?;
-    let mut result = stop_result(&request.result.unwrap_or_default());
+    bad.shutdown_id("shutdown_id", &request.shutdown_id);
+    let token = bad.completion_token("completion_token", &request.completion_token);
+    let result = reported_result(request.result.as_ref(), &mut bad);
+    let (token, mut result) = bad.finish(token.zip(result))?;
     blot_out(&mut result.message, &token);
     let driver = service.driver.clone();
     let change = async move { Ok(driver.complete(&request.shutdown_id, &token, result).await?) };
@@ -147,13 +141,14 @@ pub(super) async fn extend_deadline(
     request: v1::ExtendDeadlineRequest,
 ) -> Result<v1::ExtendDeadlineResponse, Problem> {
     let mut bad = Violations::new();
+    bad.shutdown_id("shutdown_id", &request.shutdown_id);
+    let token = bad.completion_token("completion_token", &request.completion_token);
     let wanted = bad.duration("wanted_grace_period", request.wanted_grace_period.as_ref());
     if request.wanted_grace_period.is_none() {
         bad.add("wanted_grace_period", "must be set");
     }
     bad.reason(&request.reason);
-    let wanted = bad.finish(wanted)?;
-    let token = CompletionToken::parse(&request.completion_token).ok_or(Problem::CompletionTokenInvalid)?;
+    let (token, wanted) = bad.finish(token.zip(wanted))?;
     let driver = service.driver.clone();
     let change = async move { Ok(driver.want_more_time(&request.shutdown_id, &token, wanted).await?) };
     let Granted { grace, deadline, remaining } = service.carry_out("extend deadline", change).await?;
@@ -162,6 +157,14 @@ pub(super) async fn extend_deadline(
         deadline_time: Some(convert::timestamp(&*service.registry.clock, deadline)),
         remaining_extension: Some(duration_to_wire(remaining)),
     })
+}
+
+/// How something ended, in the careful reading; required.
+fn reported_result(result: Option<&v1::StopResult>, bad: &mut Violations) -> Option<StopResult> {
+    if result.is_none() {
+        bad.add("result", "must be set");
+    }
+    result.map(stop_result)
 }
 
 impl From<CompletionError> for Problem {

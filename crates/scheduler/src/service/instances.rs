@@ -11,8 +11,7 @@ use tokio::sync::Mutex;
 
 use super::Service;
 use crate::convert::resource::instance_to_wire;
-use crate::filter::Filter;
-use crate::page::{PageRequest, collect};
+use crate::page::collect;
 use crate::records::{InstanceRecord, Stored, from_entry, instances_of};
 use crate::status::Problem;
 use crate::token::Purpose;
@@ -45,9 +44,11 @@ pub(super) async fn list(
     request: v1::ListInstancesRequest,
 ) -> Result<v1::ListInstancesResponse, Problem> {
     let mut bad = Violations::new();
-    let filter = bad.filter(&request.filter);
+    let filter = bad.filter::<v1::Instance>(&request.filter, &[]);
     let parent = if request.parent == "applications/-" { None } else { bad.application("parent", &request.parent) };
-    bad.check()?;
+    let purpose = Purpose::of(&["ListInstances", &request.parent, &request.filter]);
+    let page = bad.page(request.page_size, &request.page_token, purpose);
+    let (filter, page) = bad.finish(filter.zip(page))?;
     let scan = match &parent {
         Some(application) => {
             service.registry.application(application).await?;
@@ -55,9 +56,6 @@ pub(super) async fn list(
         }
         None => Scan::all(Space::Instances),
     };
-    let purpose = Purpose::of(&["ListInstances", &request.parent, filter]);
-    let filter = Filter::parse::<v1::Instance>(filter, &[])?;
-    let page = PageRequest::parse(request.page_size, &request.page_token, purpose)?;
     // The operations that hold the applications of this page, each read once.
     let holders: Arc<Mutex<HashMap<ApplicationId, Arc<Option<Operation>>>>> = Arc::default();
     let (filter, holders) = (&filter, &holders);

@@ -10,12 +10,11 @@ use crate::admission::{Accepted, Ask, Asker};
 use crate::convert::operation::{operation_to_wire, summary_to_wire};
 use crate::convert::policy::overrides_from_wire;
 use crate::driver::{Command, Snapshot};
-use crate::filter::Filter;
 use crate::idempotency::{RequestId, Use};
-use crate::page::{PageRequest, collect};
+use crate::page::collect;
 use crate::records::{OperationRecord, RequestResult, Stored, Summary, from_entry};
 use crate::status::Problem;
-use crate::token::Purpose;
+use crate::token::{Purpose, ResumeToken};
 use crate::validate::Violations;
 use crate::watch::{BOOKMARK_DEFAULT, BOOKMARK_MIN, Scope};
 
@@ -30,8 +29,8 @@ pub(super) async fn migrate(
     let request_id = bad.request_id(&request.request_id);
     let policy = overrides_from_wire(request.policy.as_ref(), "policy", &mut bad);
     let reason = bad.reason(&request.reason);
-    let labels = bad.map("labels", &request.labels);
-    let etag = bad.etag(&request.etag);
+    let labels = bad.labels("labels", &request.labels);
+    let etag = bad.etag("etag", &request.etag);
     let application = bad.finish(application)?;
     let ask = Ask { application, kind: Kind::Migrate, target, source, policy, force: false, reason, labels, etag };
     let (operation, plan) = begin(service, ask, Asker { identity, request_id }, request.validate_only).await?;
@@ -47,8 +46,8 @@ pub(super) async fn delete(
     let request_id = bad.request_id(&request.request_id);
     let policy = overrides_from_wire(request.policy.as_ref(), "policy", &mut bad);
     let reason = bad.reason(&request.reason);
-    let labels = bad.map("labels", &request.labels);
-    let etag = bad.etag(&request.etag);
+    let labels = bad.labels("labels", &request.labels);
+    let etag = bad.etag("etag", &request.etag);
     let application = bad.finish(application)?;
     let (kind, force) = (Kind::Delete, request.force);
     let ask = Ask { application, kind, target: None, source: None, policy, force, reason, labels, etag };
@@ -95,11 +94,10 @@ pub(super) async fn list(
     request: v1::ListOperationsRequest,
 ) -> Result<v1::ListOperationsResponse, Problem> {
     let mut bad = Violations::new();
-    let filter = bad.filter(&request.filter);
-    bad.check()?;
-    let purpose = Purpose::of(&["ListOperations", filter]);
-    let filter = Filter::parse::<v1::Operation>(filter, &[])?;
-    let page = PageRequest::parse(request.page_size, &request.page_token, purpose)?;
+    let filter = bad.filter::<v1::Operation>(&request.filter, &[]);
+    let purpose = Purpose::of(&["ListOperations", &request.filter]);
+    let page = bad.page(request.page_size, &request.page_token, purpose);
+    let (filter, page) = bad.finish(filter.zip(page))?;
     let scan = Scan { reverse: true, ..Scan::all(Space::Operations) };
     let (filter, clock) = (&filter, &*service.registry.clock);
     let page = collect(&*service.registry.store, page, scan, |entry| {
@@ -206,29 +204,31 @@ pub(super) async fn watch_one(service: &Service, request: v1::WatchOperationRequ
     let mut bad = Violations::new();
     let name = bad.operation("name", &request.name);
     let interval = bookmark_interval(request.bookmark_interval.as_ref(), &mut bad);
+    let id = request.name.strip_prefix("operations/").unwrap_or(&request.name);
+    let purpose = Purpose::of(&["WatchOperation", id]);
+    let token = bad.resume_token(&request.resume_token, purpose);
     let operation = bad.finish(name)?;
-    let purpose = Purpose::of(&["WatchOperation", operation.as_str()]);
     let scope = Scope::One { operation, end_on_degraded: request.end_on_degraded };
-    watch(service, scope, purpose, &request.resume_token, interval).await
+    watch(service, scope, purpose, token, interval).await
 }
 
 pub(super) async fn watch_all(service: &Service, request: v1::WatchOperationsRequest) -> Result<Events, Problem> {
     let mut bad = Violations::new();
-    let filter = bad.filter(&request.filter);
+    let filter = bad.filter::<v1::Operation>(&request.filter, &["state", "done"]);
     let interval = bookmark_interval(request.bookmark_interval.as_ref(), &mut bad);
-    bad.check()?;
-    let purpose = Purpose::of(&["WatchOperations", filter]);
-    let filter = Filter::parse::<v1::Operation>(filter, &["state", "done"])?;
+    let purpose = Purpose::of(&["WatchOperations", &request.filter]);
+    let token = bad.resume_token(&request.resume_token, purpose);
+    let filter = bad.finish(filter)?;
     let v1::WatchOperationsRequest { skip_snapshot, include_done, .. } = request;
     let scope = Scope::All { filter, skip_snapshot, include_done };
-    watch(service, scope, purpose, &request.resume_token, interval).await
+    watch(service, scope, purpose, token, interval).await
 }
 
 async fn watch(
     service: &Service,
     scope: Scope,
     purpose: Purpose,
-    token: &str,
+    token: Option<ResumeToken>,
     interval: std::time::Duration,
 ) -> Result<Events, Problem> {
     let permit = std::sync::Arc::clone(&service.watch_permits).try_acquire_owned();

@@ -11,7 +11,7 @@ async fn a_message_that_is_too_large_is_refused_and_the_server_lives() {
     let mut world = World::start().await;
     let request = v1::GetApplicationRequest { name: "x".repeat(5 << 20) };
     let refused = world.scheduler.get_application(request).await;
-    assert_eq!(expect_error(refused, Code::ResourceExhausted, "LIMIT_EXCEEDED")["limit"], "message size");
+    assert_eq!(expect_error(refused, Code::ResourceExhausted, "MESSAGE_TOO_LARGE")["maximum"], "1048576");
     world.create("applications/shop", "a").await;
     world.stop().await;
 }

@@ -34,6 +34,8 @@ pub(crate) struct Script {
     pub(crate) ready: bool,
     pub(crate) stop: Stop,
     pub(crate) app: v1::hook_info::AppState,
+    /// The highest epoch it says it has seen.
+    pub(crate) epoch: i64,
 }
 
 #[derive(Clone)]
@@ -41,6 +43,7 @@ pub(crate) struct Hook {
     script: Arc<watch::Sender<Script>>,
     calls: Arc<Mutex<Vec<String>>>,
     known: Arc<Mutex<HashSet<String>>>,
+    shutdowns: Arc<Mutex<Vec<v1::ShutdownRequest>>>,
     sequence: Arc<AtomicI32>,
     pub(crate) address: SocketAddr,
 }
@@ -48,11 +51,12 @@ pub(crate) struct Hook {
 impl Hook {
     pub(crate) async fn start(stop: Stop) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let script = Script { ready: true, stop, app: v1::hook_info::AppState::Running };
+        let script = Script { ready: true, stop, app: v1::hook_info::AppState::Running, epoch: 0 };
         let hook = Self {
             script: Arc::new(watch::Sender::new(script)),
             calls: Arc::default(),
             known: Arc::default(),
+            shutdowns: Arc::default(),
             sequence: Arc::default(),
             address: listener.local_addr().unwrap(),
         };
@@ -74,6 +78,11 @@ impl Hook {
     pub(crate) fn notes(&self, name: &str) -> Vec<String> {
         let calls = self.calls.lock().unwrap();
         calls.iter().filter_map(|call| call.strip_prefix(name)).map(|rest| rest.trim().to_owned()).collect()
+    }
+
+    /// Every order to stop, joined ones too.
+    pub(crate) fn shutdowns(&self) -> Vec<v1::ShutdownRequest> {
+        self.shutdowns.lock().unwrap().clone()
     }
 
     fn note<T>(&self, name: &str, request: &Request<T>) {
@@ -132,13 +141,14 @@ impl ShutdownHook for Hook {
         request: Request<v1::GetHookInfoRequest>,
     ) -> Result<Response<v1::GetHookInfoResponse>, Status> {
         self.note("GetHookInfo", &request);
-        let Script { ready, app, .. } = self.script();
+        let Script { ready, app, epoch, .. } = self.script();
         let info = v1::HookInfo {
             implementation: "scripted".to_owned(),
             protocol_version: "1.0".to_owned(),
             capabilities: vec![v1::Capability::Check.into(), v1::Capability::Kill.into()],
             ready: Some(ready),
             app_state: app.into(),
+            epoch,
             ..v1::HookInfo::default()
         };
         Ok(Response::new(v1::GetHookInfoResponse { info: Some(info) }))
@@ -158,6 +168,7 @@ impl ShutdownHook for Hook {
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Result<Response<Self::ShutdownStream>, Status> {
         self.note("Shutdown", &request);
         let request = request.into_inner();
+        self.shutdowns.lock().unwrap().push(request.clone());
         let hook = self.clone();
         // Who joins a shutdown that is known goes on where it is (H9): neither phase nor sequence go back.
         let begin = if self.known.lock().unwrap().insert(request.shutdown_id.clone()) { 0 } else { 2 };

@@ -1,9 +1,10 @@
 //! Lists: P01 to P07.
 
+use prost::Message as _;
 use quiesce_protocol::v1;
 use tonic::Code;
 
-use crate::world::{World, bad_fields, expect_error};
+use crate::world::{World, application, bad_fields, expect_error};
 
 fn list(page_size: i32, page_token: &str, filter: &str) -> v1::ListApplicationsRequest {
     v1::ListApplicationsRequest { page_size, page_token: page_token.to_owned(), filter: filter.to_owned() }
@@ -37,6 +38,32 @@ async fn pages_cover_everything_once_and_in_order() {
     let exact = world.scheduler.list_applications(list(7, "", "")).await.unwrap().into_inner();
     assert_eq!(exact.next_page_token, "", "the last page says that it is the last");
     assert_eq!(bad_fields(world.scheduler.list_applications(list(-1, "", "")).await), ["page_size"]);
+    world.stop().await;
+}
+
+/// As much as an application may hold: a page of them by number alone would be beyond what clients receive.
+#[tokio::test]
+async fn pages_of_large_resources_stay_below_the_limit_of_a_message() {
+    let mut world = World::start().await;
+    let full = |key: &str| (0..64).map(|number| (format!("{key}{number}"), "x".repeat(1024))).collect();
+    let all: Vec<String> = (10..30).map(|number| format!("applications/app-{number}")).collect();
+    for name in &all {
+        let policy = Some(v1::ShutdownPolicy { parameters: full("p"), ..Default::default() });
+        let application = v1::Application { labels: full("l"), policy, ..application(name, "a") };
+        let request = v1::CreateApplicationRequest { application: Some(application), ..Default::default() };
+        world.scheduler.create_application(request).await.unwrap();
+    }
+    let (mut names, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = world.scheduler.list_applications(list(500, &token, "")).await.unwrap().into_inner();
+        assert!(page.encoded_len() < 1 << 20, "{} bytes", page.encoded_len());
+        names.extend(page.applications.into_iter().map(|application| application.name));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names, all);
     world.stop().await;
 }
 

@@ -5,10 +5,13 @@
 mod errors;
 mod gateway;
 mod hook;
+mod input;
 mod lists;
 mod operations;
 mod resources;
 mod restart;
+mod restoring;
+mod store_trouble;
 mod transport;
 mod watches;
 mod world;

@@ -53,7 +53,7 @@ async fn health_and_reflection_tell_what_is_served() {
     world.stop().await;
 }
 
-async fn get(world: &World, path: &str) -> String {
+pub(crate) async fn get(world: &World, path: &str) -> String {
     let mut stream = TcpStream::connect(world.admin).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -12,7 +12,7 @@ use redb::{Database, DatabaseError, StorageError};
 use uuid::Uuid;
 
 use super::Options;
-use super::format::{self, FORMAT_VERSION};
+use super::format::{self, FORMAT_VERSION, Facts};
 use crate::{EngineError, Revision};
 
 /// The file that holds everything, inside the data directory.
@@ -20,10 +20,10 @@ pub const DATABASE_FILE: &str = "store.redb";
 
 /// A store in the making. It becomes [`DATABASE_FILE`] by a rename when it is whole, so a crash during creation leaves
 /// no half store behind; one found here is such a rest and is thrown away.
-const DRAFT_FILE: &str = "store.redb.new";
+pub(super) const DRAFT_FILE: &str = "store.redb.new";
 
 /// Locked for as long as the store is open; holds the process id of who opened it last, for the error message.
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,12 @@ pub enum OpenError {
         /// The process that has it open, if it could be told.
         pid: Option<u32>,
     },
+    /// There is no store, and none was to be made.
+    #[error("there is no store in {}", .directory.display())]
+    Missing {
+        /// The data directory.
+        directory: PathBuf,
+    },
     /// The file is something else.
     #[error("{} is not a quiesce store; move it away, or use another data directory", .path.display())]
     NotAStore {
@@ -48,7 +54,7 @@ pub enum OpenError {
     /// The file was written by a newer program.
     #[error(
         "{} has format {found}, this program knows formats up to {supported}; \
-         start the version that wrote it, or put back a copy made before the upgrade",
+         start the version that wrote it, or restore a backup taken before the upgrade",
         .path.display()
     )]
     NewerFormat {
@@ -71,7 +77,7 @@ pub enum OpenError {
         found: u8,
     },
     /// The file is damaged beyond the engine's own repair.
-    #[error("{} is damaged; keep it for examination and put back a copy", .path.display())]
+    #[error("{} is damaged; keep it for examination and restore a backup", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -117,7 +123,7 @@ impl<E: Into<redb::Error>> From<E> for FormatError {
 }
 
 impl FormatError {
-    fn at(self, path: &Path) -> OpenError {
+    pub(super) fn at(self, path: &Path) -> OpenError {
         let path = path.to_owned();
         match self {
             Self::NotAStore => OpenError::NotAStore { path },
@@ -142,23 +148,47 @@ pub(super) struct Opened {
     pub(super) lock: DirectoryLock,
     pub(super) life: Uuid,
     pub(super) revision: Revision,
+    pub(super) reopen: Reopen,
 }
 
+/// Opens the same database again after the engine has failed, when the old one is closed. Needs the lock to be held.
+pub(super) type Reopen = Box<dyn Fn() -> Result<(Database, Facts), OpenError> + Send>;
+
 pub(super) fn open(directory: &Path, options: &Options) -> Result<Opened, OpenError> {
+    let path = directory.join(DATABASE_FILE);
+    if !options.create && !path.try_exists().map_err(io_error("look for", &path))? {
+        return Err(OpenError::Missing { directory: directory.to_owned() });
+    }
     create_directory(directory)?;
     let lock = lock(directory)?;
-    let path = directory.join(DATABASE_FILE);
     let exists = path.try_exists().map_err(io_error("look for", &path))?;
     if !exists {
         create(directory, &path, options)?;
     }
     let database = open_database(directory, &path, options)?;
-    let facts = format::load(&database, options.new_life, options.renew_life).map_err(|error| error.at(&path))?;
-    Ok(Opened { database, lock, life: facts.life, revision: facts.revision })
+    let facts = format::load(&database, options.new_life).map_err(|error| error.at(&path))?;
+    Ok(Opened { database, lock, life: facts.life, revision: facts.revision, reopen: reopen(directory, path, options) })
+}
+
+fn reopen(directory: &Path, path: PathBuf, options: &Options) -> Reopen {
+    let (directory, options) = (directory.to_owned(), options.clone());
+    Box::new(move || {
+        forget_cache(&path).map_err(io_error("read", &path))?;
+        let database = open_database(&directory, &path, &options)?;
+        let facts = format::load(&database, options.new_life).map_err(|error| error.at(&path))?;
+        Ok((database, facts))
+    })
+}
+
+/// Has the kernel forget what it holds of the file: after a write that failed the page cache may show what never reached
+/// the disk. What is opened next is what a power loss would leave.
+fn forget_cache(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
 
 /// Makes the directory and what is missing above it, for its owner only. One that exists is left as it is.
-fn create_directory(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn create_directory(directory: &Path) -> Result<(), OpenError> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -199,11 +229,7 @@ pub(super) fn lock(directory: &Path) -> Result<DirectoryLock, OpenError> {
 
 fn create(directory: &Path, path: &Path, options: &Options) -> Result<(), OpenError> {
     let draft = directory.join(DRAFT_FILE);
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &draft)(error)),
-        Ok(()) | Err(_) => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(io_error("create", &draft))?;
+    new_file(&draft)?;
     let engine_error = |error: redb::Error| OpenError::Engine { path: draft.clone(), source: EngineError::new(error) };
     let database = Database::create(&draft).map_err(|error| engine_error(error.into()))?;
     format::initialise(&database, options.new_life).map_err(engine_error)?;
@@ -212,7 +238,17 @@ fn create(directory: &Path, path: &Path, options: &Options) -> Result<(), OpenEr
     sync_directory(directory)
 }
 
-fn open_database(directory: &Path, path: &Path, options: &Options) -> Result<Database, OpenError> {
+/// Makes an empty file for the owner alone, in place of the rest of an earlier draft.
+pub(super) fn new_file(draft: &Path) -> Result<(), OpenError> {
+    match std::fs::remove_file(draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", draft)(error)),
+        Ok(()) | Err(_) => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(io_error("create", draft))?;
+    Ok(())
+}
+
+pub(super) fn open_database(directory: &Path, path: &Path, options: &Options) -> Result<Database, OpenError> {
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes);
     builder.set_check_integrity_on_open(true);
@@ -247,11 +283,11 @@ fn open_database(directory: &Path, path: &Path, options: &Options) -> Result<Dat
 }
 
 /// A new name in a directory survives a power loss only once the directory is synced.
-fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(io_error("sync", directory))
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { doing, path: path.to_owned(), source }
 }
 

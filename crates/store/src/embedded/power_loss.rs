@@ -5,16 +5,15 @@
 //! repairs what the last failure left.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
-use redb::{Database, StorageBackend};
+use redb::Database;
 use uuid::Uuid;
 
 use super::committer::Committer;
-use super::open::{self, Opened};
+use super::open::{self, OpenError, Opened};
+use super::simulated_disk::{Dice, Disk};
 use super::{EmbeddedStore, Options, format};
 use crate::conformance::scan_pages;
 use crate::{Batch, Revision, Scan, Space, Store};
@@ -24,144 +23,18 @@ const SEEDS: u64 = 24;
 const LOSSES: usize = 4;
 /// The power fails after at most so many reads, writes and syncs: sometimes while opening, sometimes never.
 const OPERATIONS_MAX: u64 = 600;
-/// What a disk writes whole.
-const SECTOR: usize = 512;
 const WRITERS: u64 = 6;
-
-#[derive(Clone, Debug)]
-struct Disk(Arc<Mutex<Platter>>);
-
-#[derive(Debug)]
-struct Platter {
-    /// What is certain to be there after a power loss.
-    durable: Vec<u8>,
-    /// What the running system sees.
-    current: Vec<u8>,
-    /// What was done since the last sync.
-    pending: Vec<Change>,
-    operations_left: u64,
-}
-
-#[derive(Debug)]
-enum Change {
-    Length(usize),
-    Bytes(usize, Vec<u8>),
-}
-
-impl Disk {
-    fn new(content: Vec<u8>, operations_left: u64) -> Self {
-        let platter = Platter { durable: content.clone(), current: content, pending: Vec::new(), operations_left };
-        Self(Arc::new(Mutex::new(platter)))
-    }
-
-    /// Does something, unless the power has failed.
-    fn operate<T>(&self, operation: impl FnOnce(&mut Platter) -> io::Result<T>) -> io::Result<T> {
-        let mut platter = self.0.lock().unwrap();
-        platter.operations_left = platter.operations_left.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
-        operation(&mut platter)
-    }
-
-    /// What is there when the power comes back.
-    fn remains(&self, dice: &mut Dice) -> Vec<u8> {
-        let platter = self.0.lock().unwrap();
-        let mut content = platter.durable.clone();
-        for change in &platter.pending {
-            match change {
-                Change::Length(length) => {
-                    if dice.roll(2) == 0 {
-                        content.resize(*length, 0);
-                    }
-                }
-                Change::Bytes(offset, bytes) => {
-                    for (index, sector) in bytes.chunks(SECTOR).enumerate() {
-                        if dice.roll(2) == 0 {
-                            write(&mut content, offset + index * SECTOR, sector);
-                        }
-                    }
-                }
-            }
-        }
-        content
-    }
-}
-
-fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset..end].copy_from_slice(bytes);
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        self.operate(|platter| Ok(platter.current.len() as u64))
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.operate(|platter| {
-            let start = offset as usize;
-            let bytes = platter.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-            out.copy_from_slice(bytes);
-            Ok(())
-        })
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.operate(|platter| {
-            platter.current.resize(length as usize, 0);
-            platter.pending.push(Change::Length(length as usize));
-            Ok(())
-        })
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.operate(|platter| {
-            for change in std::mem::take(&mut platter.pending) {
-                match change {
-                    Change::Length(length) => platter.durable.resize(length, 0),
-                    Change::Bytes(offset, bytes) => write(&mut platter.durable, offset, &bytes),
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.operate(|platter| {
-            write(&mut platter.current, offset as usize, bytes);
-            platter.pending.push(Change::Bytes(offset as usize, bytes.to_vec()));
-            Ok(())
-        })
-    }
-}
-
-/// A generator of its own (xorshift), so that a seed means the same for ever.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) % sides
-    }
-}
 
 /// Opens the store on `disk`; fails only when the power does.
 fn start(disk: &Disk, directory: &Path) -> Option<EmbeddedStore> {
     let opened = Database::builder().set_check_integrity_on_open(true).create_with_backend(disk.clone());
-    let power = disk.0.lock().unwrap().operations_left > 0;
-    let database = if power { opened.unwrap() } else { opened.ok()? };
-    let facts = format::load(&database, Uuid::nil(), false);
-    let power = disk.0.lock().unwrap().operations_left > 0;
-    let facts = if power { facts.unwrap() } else { facts.ok()? };
+    let database = if disk.has_power() { opened.unwrap() } else { opened.ok()? };
+    let facts = format::load(&database, Uuid::nil());
+    let facts = if disk.has_power() { facts.unwrap() } else { facts.ok()? };
     let lock = open::lock(directory).unwrap();
-    let opened = Opened { database, lock, life: facts.life, revision: facts.revision };
+    // Without power nothing is opened again.
+    let reopen = Box::new(|| Err(OpenError::NotAStore { path: "gone".into() }));
+    let opened = Opened { database, lock, life: facts.life, revision: facts.revision, reopen };
     Some(EmbeddedStore::start(directory, &Options::new(Uuid::nil()), opened, Committer::run).unwrap())
 }
 

@@ -9,8 +9,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use quiesce_store::conformance::scan_pages;
-use quiesce_store::embedded::{CloseError, EmbeddedStore, OpenError, Options};
-use quiesce_store::{Batch, CommitError, Revision, Scan, Space, Store};
+use quiesce_store::embedded::{EmbeddedStore, OpenError, Options};
+use quiesce_store::{Batch, Condition, Revision, Scan, Space, Store};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use uuid::Uuid;
 
 /// Names the directory to a child; without it, the tests that are children do nothing.
@@ -142,50 +143,58 @@ fn a_second_process_is_told_who_has_the_directory_until_that_one_is_gone() {
     open(directory.path()).unwrap().close().unwrap();
 }
 
-/// Commits until the engine fails, and tells what became of each commit.
+/// Commits until the engine fails, is given room, and commits again; tells what became of each commit.
 #[tokio::test]
 async fn child_whose_file_may_not_grow() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let options = Options { reserve_bytes: 0, ..Options::new(Uuid::new_v4()) };
     let store = EmbeddedStore::open(Path::new(&directory), &options).unwrap();
-    let mut durable = store.durable();
-    loop {
-        match store.commit(Batch::new().append(Space::Events, vec![7; 100_000])).await {
+    let commit = || store.commit(Batch::new().append(Space::Events, vec![7; 100_000]));
+    let refusal = loop {
+        match commit().await {
             Ok(committed) => println!("{MARK}{}", committed.last),
-            Err(CommitError::Engine { .. }) => break,
-            Err(other) => panic!("{other:?}"),
+            Err(refusal) => break refusal,
         }
-    }
-    println!("{MARK}engine failed");
-    let outcome = store.commit(Batch::new().append(Space::Events, "late")).await;
-    assert!(matches!(outcome, Err(CommitError::Closed)), "{outcome:?}");
-    assert!(durable.wait_for(|_| false).await.is_err(), "the watch ends");
-    assert!(matches!(store.close(), Err(CloseError::Engine { .. })));
+    };
+    assert!(refusal.is_retryable(), "nothing was changed: {refusal:?}");
+    assert!(store.get(Space::Meta.key("a")).await.unwrap().is_none(), "it can be read");
+    println!("{MARK}refused");
+    let limit = getrlimit(Resource::Fsize);
+    setrlimit(Resource::Fsize, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    // At once or after a moment: the engine is opened again by itself.
+    let committed = loop {
+        match commit().await {
+            Ok(committed) => break committed,
+            Err(refusal) => assert!(refusal.is_retryable(), "{refusal:?}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    println!("{MARK}{}", committed.last);
+    assert_eq!(store.condition().await, Condition::Good);
+    store.close().unwrap();
     println!("{MARK}closed");
 }
 
 #[tokio::test]
-async fn an_engine_that_fails_is_told_and_loses_nothing_that_was_acknowledged() {
+async fn an_engine_that_fails_loses_nothing_and_goes_on_when_the_cause_is_gone() {
     /// In blocks of 512 bytes: 8 MiB, some ten times a new store.
     const FILE_BLOCKS_MAX: usize = 16_384;
     let directory = tempfile::tempdir().unwrap();
     // A file that may not grow is the one failure of a disk that needs no privileges. The signal that comes with it
-    // would kill the child; ignored, the write fails.
+    // would kill the child; ignored, the write fails. A soft limit, so that the child can make room for itself.
     let mut limited = Command::new("sh");
-    limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {FILE_BLOCKS_MAX}; exec \"$0\" \"$@\"")]);
+    limited.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {FILE_BLOCKS_MAX}; exec \"$0\" \"$@\"")]);
     limited.arg(std::env::current_exe().unwrap());
     let (mut child, mut output) = start(limited, "crash::child_whose_file_may_not_grow", directory.path());
-    let mut told: Vec<_> = std::iter::from_fn(|| next_line(&mut output)).collect();
+    let told: Vec<_> = std::iter::from_fn(|| next_line(&mut output)).collect();
     assert!(child.wait().unwrap().success());
-    assert_eq!(told.split_off(told.len() - 2), ["engine failed", "closed"]);
-    assert!(!told.is_empty());
+    let [before @ .., refused, after, closed] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((refused.as_str(), closed.as_str()), ("refused", "closed"));
+    assert!(!before.is_empty());
 
     let store = open(directory.path()).unwrap();
     let stored = scan_pages(&store, Scan::all(Space::Events)).await;
     let stored: Vec<_> = stored.iter().map(|entry| entry.revision.to_string()).collect();
-    // The commit the engine failed in is there whole or not at all.
-    assert_eq!(stored[..told.len()], told);
-    assert!(stored.len() <= told.len() + 1);
-    assert_eq!(store.durable().borrow().as_u64(), stored.len() as u64);
-    store.commit(Batch::new().append(Space::Events, "after")).await.unwrap();
+    let acknowledged: Vec<_> = before.iter().chain([after]).cloned().collect();
+    assert_eq!(stored, acknowledged, "what was refused is not there");
 }

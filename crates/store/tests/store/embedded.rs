@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use quiesce_store::embedded::{DATABASE_FILE, EmbeddedStore, FORMAT_VERSION, OpenError, Options};
-use quiesce_store::{Batch, CommitError, Revision, Scan, Space, Store};
+use quiesce_store::{Batch, CommitError, Condition, Revision, Scan, Space, Store};
 use redb::{Database, TableDefinition};
 use uuid::Uuid;
 
@@ -161,24 +161,21 @@ fn a_store_that_lost_a_fact_about_itself_is_damaged() {
 }
 
 #[test]
+fn whoever_only_looks_makes_no_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { create: false, ..Options::new(Uuid::new_v4()) };
+    for there in [directory.path().to_owned(), directory.path().join("not/there")] {
+        let error = EmbeddedStore::open(&there, &options).unwrap_err();
+        assert!(matches!(&error, OpenError::Missing { directory } if *directory == there), "{error:?}");
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was left behind");
+}
+
+#[test]
 fn a_half_made_store_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(format!("{DATABASE_FILE}.new")), [0; 4096]).unwrap();
     open(directory.path()).unwrap().close().unwrap();
-}
-
-#[tokio::test]
-async fn a_copy_that_was_put_back_begins_a_new_life_when_told_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path()).unwrap();
-    store.commit(Batch::new().put(Space::Meta.key("a"), "a")).await.unwrap();
-    let first = store.life();
-    store.close().unwrap();
-    let options = Options { renew_life: true, ..Options::new(Uuid::from_u128(8)) };
-    let store = EmbeddedStore::open(directory.path(), &options).unwrap();
-    assert_ne!(store.life(), first);
-    assert_eq!(store.life(), options.new_life);
-    assert_eq!(*store.durable().borrow(), Revision::new(1));
 }
 
 #[tokio::test]
@@ -193,6 +190,7 @@ async fn without_room_commits_are_refused_and_reads_go_on() {
     let store = EmbeddedStore::open(directory.path(), &options).unwrap();
     let refusal = store.commit(Batch::new().delete(key.clone())).await.unwrap_err();
     assert!(matches!(refusal, CommitError::Full) && refusal.is_retryable());
+    assert_eq!(store.condition().await, Condition::Full);
     assert!(store.get(key).await.unwrap().is_some());
     assert_eq!(*store.durable().borrow(), Revision::new(1));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quiesce_store::fault::FaultyStore;
 use quiesce_store::memory::MemoryStore;
-use quiesce_store::{Batch, CommitError, Scan, Space, Store};
+use quiesce_store::{Batch, CommitError, Condition, Scan, Space, Store};
 use uuid::Uuid;
 
 fn store() -> FaultyStore {
@@ -35,6 +35,7 @@ async fn the_next_commits_fail_and_leave_nothing() {
 async fn a_full_disk_lasts_until_healed() {
     let store = store();
     store.fail_all(CommitError::Full);
+    assert_eq!(store.condition().await, Condition::Full);
     for _ in 0..5 {
         assert!(matches!(store.commit(batch()).await, Err(CommitError::Full)));
     }

@@ -7,4 +7,5 @@ mod crash;
 mod embedded;
 mod fault;
 mod model;
+mod put_back;
 mod record;

@@ -66,7 +66,7 @@ Created           2023-11-14T22:13:20Z (1m30s ago)
 
 Policy (* set here, otherwise the scheduler's default)
 Heartbeat         15s
-Grace             1m 30s *
+Grace             1m30s *
 Overall           no limit
 Attempts          5 *
 Backoff           1s

@@ -111,7 +111,7 @@ impl Drop for Story {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let stack = Stack::prepare();
+        let stack = Stack::unstarted();
         fs::create_dir_all(stack.path("data")).unwrap();
         let program = Program::new(&stack);
         let ports = [FreePort::claim(), FreePort::claim()];

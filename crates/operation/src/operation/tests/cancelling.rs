@@ -31,7 +31,7 @@ fn a_target_that_does_not_come_up_brings_the_source_back_under_a_higher_epoch() 
     let attempt = world.fence("b-0");
     assert_eq!(world.drain(), [Effect::Shutdown { instance: id("b-0"), attempt, anew: true }], "the target first");
     world.ends("b-0", 1, StopOutcome::NotRunning);
-    assert_eq!(world.drain(), [Effect::Start { instance: id("a-0"), epoch: 9, rollback: true }]);
+    assert_eq!(world.drain(), [Effect::Start { instance: id("a-0"), epoch: 10, rollback: true }]);
     world.starts("a-0", true);
     assert_eq!(world.state(), StateName::RolledBack);
 }
@@ -240,4 +240,33 @@ fn what_ends_on_the_way_back_is_started_again_with_the_others() {
     assert_eq!(world.state(), StateName::RollingBack);
     world.starts("a-1", true);
     assert_eq!(world.state(), StateName::RolledBack);
+}
+
+/// Found by seed 62 of the simulation: a deletion stops the standbys too, and they were started as if they had run.
+#[test]
+fn a_deletion_that_is_taken_back_starts_no_standby_beside_what_runs() {
+    let mut world = World::deletion_beside_a_standby(once(FailureStrategy::GiveUp)).until_stopping();
+    world.ends("b-0", 1, StopOutcome::NotRunning);
+    world.says("a-0", report(1, StopPhase::Stopping));
+    world.call_ends("a-0", error(CallErrorClass::Rejected));
+    assert_eq!(world.state(), StateName::Degraded);
+    world.drain();
+    world.cancel();
+    assert!(!world.drain().iter().any(|effect| matches!(effect, Effect::Start { .. })), "b-0 only stood by");
+    assert_eq!(world.state(), StateName::Abandoned);
+}
+
+/// Found by seed 1287 of the simulation: a migration was abandoned while its target would not stop, so the application ran
+/// there; the deletion that followed was taken back, and the source started beside it.
+#[test]
+fn a_deletion_that_is_taken_back_starts_nothing_while_the_application_may_run_elsewhere() {
+    let mut world = World::deletion_beside_a_standby(once(FailureStrategy::GiveUp)).until_stopping();
+    world.ends("a-0", 1, StopOutcome::NotRunning);
+    world.says("b-0", report(1, StopPhase::Stopping));
+    world.call_ends("b-0", error(CallErrorClass::Rejected));
+    assert_eq!(world.state(), StateName::Degraded);
+    world.drain();
+    world.cancel();
+    assert!(!world.drain().iter().any(|effect| matches!(effect, Effect::Start { .. })), "b-0 may run");
+    assert_eq!(world.state(), StateName::Abandoned);
 }

@@ -26,7 +26,7 @@ fn a_forced_deletion_calls_with_no_grace_kills_at_once_and_verifies() {
     world.ends("a-0", 2, StopOutcome::Killed);
     world.answer_probes();
     assert_eq!(world.state(), StateName::Finalizing);
-    let conclude = Effect::Conclude { instance: id("a-0"), epoch: 7, disposition: crate::Disposition::Retired };
+    let conclude = Effect::Conclude { instance: id("a-0"), epoch: 8, disposition: crate::Disposition::Retired };
     assert!(world.effects.contains(&conclude), "the look back has shown what the hook can do");
     world.conclude_all();
     assert_eq!(world.operation.closing(), Some(Closing::Removed));

@@ -124,7 +124,7 @@ fn a_start_is_joined_under_its_epoch_with_what_is_left_of_its_time() {
     world.answer_probes();
     world.pass(secs(100));
     world.restart();
-    assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 8, rollback: false }]);
+    assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 9, rollback: false }]);
     world.pass(RECONNECT_MAX);
     assert_eq!((world.state(), world.reason()), (StateName::RollingBack, Reason::StartTimeout));
 }

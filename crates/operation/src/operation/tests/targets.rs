@@ -26,7 +26,7 @@ fn a_target_that_is_not_ready_in_time_is_stopped_and_the_source_runs_again() {
 fn a_silent_start_is_joined_again_under_its_epoch() {
     let mut world = starting();
     world.pass(secs(15));
-    assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 8, rollback: false }]);
+    assert_eq!(world.drain(), [Effect::Start { instance: id("b-0"), epoch: 9, rollback: false }]);
 }
 
 #[test]
@@ -71,11 +71,11 @@ fn a_source_that_does_not_come_back_rests_and_gets_a_new_epoch_in_the_next_try()
     let mut world = starting();
     world.starts("b-0", false);
     world.ends("b-0", 1, StopOutcome::NotRunning);
-    assert_eq!(world.drain().last(), Some(&Effect::Start { instance: id("a-0"), epoch: 9, rollback: true }));
+    assert_eq!(world.drain().last(), Some(&Effect::Start { instance: id("a-0"), epoch: 10, rollback: true }));
     world.starts("a-0", false);
     assert_eq!((world.state(), world.reason()), (StateName::Degraded, Reason::StartFailed));
     world.retry(false, &PolicyOverrides::default());
-    assert_eq!(world.drain(), [Effect::Start { instance: id("a-0"), epoch: 10, rollback: true }]);
+    assert_eq!(world.drain(), [Effect::Start { instance: id("a-0"), epoch: 11, rollback: true }]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use quiesce_operation::{Kind, Placement, StateName};
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{Capability, Evidence, ShutdownPhase};
 use quiesce_runtime::clock::ManualClock;
-use quiesce_store::CommitError;
 use quiesce_store::fault::FaultyStore;
+use quiesce_store::{CommitError, EngineError};
 use quiesce_testkit::hook::{Act, Call, Script};
 use tokio::time::timeout;
 
@@ -102,6 +102,56 @@ async fn an_answer_that_got_lost_is_found_out_by_looking() {
     world.handle.idle().await;
     assert!(world.handle.is_healthy());
     assert_eq!(world.operation(&id).await.state(), StateName::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_fails_leaves_open_what_it_did_and_the_driver_finds_out() {
+    for stored in [true, false] {
+        let store = FaultyStore::new(memory());
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let world = World::with_clock(Arc::new(store.clone()), clock).await;
+        world.register_at("a", SOURCE, Connect::DialIn).await;
+        let id = world.delete(hasty()).await;
+        world.until_state(&id, StateName::Preparing).await;
+        let failed = CommitError::Engine { source: EngineError::new("the disk is gone") };
+        if stored {
+            store.lose_next(1, failed)
+        } else {
+            store.fail_next(1, failed)
+        }
+        world.handle.command(&id, Command::Cancel(caller())).await.unwrap();
+        world.handle.idle().await;
+        assert!(world.handle.is_healthy(), "stored: {stored}");
+        assert_eq!(world.operation(&id).await.state(), StateName::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_for_a_while_is_waited_for() {
+    let unavailable = CommitError::Unavailable { source: EngineError::new("the disk is gone") };
+    for trouble in [CommitError::ReadOnly, unavailable] {
+        let store = FaultyStore::new(memory());
+        let world = World::over(Arc::new(store.clone())).await;
+        let (hook, listening) = hook(Script::of([vec![
+            Act::Report(ShutdownPhase::Accepted),
+            Act::UntilReleased,
+            Act::Result(Outcome::Stopped, Evidence::GroupEmpty),
+        ]]))
+        .await;
+        world.register("a", SOURCE, &listening).await;
+        let id = world.delete(hasty()).await;
+        hook.told(|calls| calls.iter().any(is_shutdown)).await;
+        world.until(&id, |operation| operation.members()[0].has_open_shutdown()).await;
+        store.fail_all(trouble);
+        hook.release();
+        let before = store.attempts();
+        quiesce_testkit::eventually("the driver to try again", LIMIT, async || store.attempts() > before + 1).await;
+        assert_eq!(count(&hook, |call| matches!(call, Call::ConcludeShutdown(_))), 0);
+        store.heal();
+        world.end(&id, StateName::Succeeded).await;
+        world.handle.idle().await;
+        assert!(world.handle.is_healthy());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,17 @@
 //! What is known of hooks follows what they say.
 
+use std::io;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _};
+use quiesce_protocol::v1::shutdown_hook_server::ShutdownHookServer;
 use quiesce_testkit::eventually;
-use quiesce_testkit::hook::Script;
+use quiesce_testkit::hook::{Script, ScriptedHook};
+use quiesce_testkit::hostile;
 use quiesce_testkit::proxy::{Mode, TcpProxy};
+use tokio::io::{copy, duplex, split};
+use tokio::time::timeout;
+use tonic::transport::Server;
 
 use super::world::{LIMIT, SOURCE, World, application, hook, instance};
 use crate::hooks::{HookState, Presence};
@@ -81,4 +90,38 @@ async fn a_unix_socket_is_a_place_too() {
     world.register_at("a", SOURCE, Connect::Listen { endpoint: format!("unix:{}", path.display()) }).await;
     world.presence_becomes(HookState::Ready).await;
     assert!(!hook.calls().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_comes_is_heard_soon_however_many_do_not_answer() {
+    // Each would hold a place for as long as an answer may take, which is half a minute for all of them.
+    const DEAF: usize = 400;
+    let world = World::new().await;
+    let deaf = hostile::deaf().await;
+    for number in 0..DEAF {
+        let endpoint = deaf.address.to_string();
+        world.register_at(&format!("deaf-{number}"), SOURCE, Connect::Listen { endpoint }).await;
+    }
+    let (_hook, listening) = hook(Script::default()).await;
+    world.register("a", SOURCE, &listening).await;
+    eventually("the hook to be ready", LIMIT / 2, async || world.presence().state == HookState::Ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attached_agent_that_is_not_heard_any_more_has_to_dial_in_anew() {
+    let world = World::new().await;
+    world.register_at("a", SOURCE, Connect::DialIn).await;
+    let ((ours, far), (near, theirs)) = (duplex(1 << 16), duplex(1 << 16));
+    let ((mut from_us, mut to_us), (mut from_agent, mut to_agent)) = (split(far), split(near));
+    let towards_agent = tokio::spawn(async move { copy(&mut from_us, &mut to_agent).await });
+    let towards_us = tokio::spawn(async move { copy(&mut from_agent, &mut to_us).await });
+    let server = Server::builder().add_service(ShutdownHookServer::new(ScriptedHook::new(Script::default())));
+    tokio::spawn(server.serve_with_incoming(stream::iter([io::Result::Ok(theirs)]).chain(stream::pending())));
+    world.hooks.attach(&(application(), instance("a")), ours).await.unwrap();
+    assert_eq!(world.presence().state, HookState::Ready);
+
+    towards_us.abort();
+    let hung_up = timeout(Duration::from_secs(60), towards_agent).await;
+    hung_up.expect("the scheduler hangs up on whom it does not hear").unwrap().unwrap();
+    world.presence_becomes(HookState::Unreachable).await;
 }

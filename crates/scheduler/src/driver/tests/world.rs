@@ -11,6 +11,7 @@ use quiesce_operation::{
 };
 use quiesce_runtime::clock::{Clock, Timeline};
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::Machine;
 use quiesce_runtime::tasks::Tasks;
 use quiesce_store::memory::MemoryStore;
 use quiesce_store::{Batch, CommitError, Committed, Entry, Expect, Key, ReadError, Revision, Scan, Space, Store};
@@ -23,7 +24,7 @@ use crate::attach::Attachments;
 use crate::driver::{Handle, Parts};
 use crate::hooks::Hooks;
 use crate::records::{self, ApplicationRecord, Connect, EventRecord, InstanceRecord, OperationRecord};
-use crate::secrets::{Secrets, system_entropy};
+use crate::secrets::{Secrets, entropy_of};
 
 /// Longest wait for anything.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -93,11 +94,18 @@ impl World {
     }
 
     pub(super) async fn with_clock(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        let secrets = Arc::new(Secrets::load(&*store, &mut system_entropy()).await.unwrap());
+        let machine = Machine::local();
+        let secrets = Arc::new(Secrets::load(&*store, &mut entropy_of(&machine)).await.unwrap());
         let (signal, drain) = drain::channel();
         let tasks = Tasks::new();
-        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), tasks.clone(), drain.clone());
-        let attachments = Attachments::new(hooks.clone(), Arc::clone(&secrets), system_entropy());
+        let hooks = Hooks::new(
+            Arc::clone(&secrets),
+            Arc::clone(&clock),
+            Arc::new(machine.clone()),
+            tasks.clone(),
+            drain.clone(),
+        );
+        let attachments = Attachments::new(hooks.clone(), Arc::clone(&secrets), entropy_of(&machine));
         let handle = Handle::new(Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -205,6 +213,7 @@ impl World {
             created: self.now(),
             updated: self.now(),
             moved_by: None,
+            restored: None,
         };
         batch = records::put(batch, key, &record);
         let key = records::operation_key(operation.id());

@@ -1,0 +1,142 @@
+//! A scheduler at work, whoever brings it its calls.
+//!
+//! Owns what happens between an open store and the first call: the parts are made, registered instances made known,
+//! open operations taken up. It knows no sockets.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use quiesce_protocol::v1::agent_gateway_server::AgentGatewayServer;
+use quiesce_protocol::v1::scheduler_server::SchedulerServer;
+use quiesce_runtime::clock::Clock;
+use quiesce_runtime::drain;
+use quiesce_runtime::tasks::Tasks;
+use quiesce_store::{Scan, Space};
+use tonic::body::Body;
+use tower::Layer as _;
+use tower::util::BoxCloneSyncService;
+
+use super::{Opened, RunError};
+use crate::admission::Admission;
+use crate::attach::Attachments;
+use crate::driver::{self, Handle};
+use crate::history::{self, Follower, History};
+use crate::hooks::{Dial, Hooks};
+use crate::metrics::Metrics;
+use crate::records::{InstanceRecord, LoadError, load_all};
+use crate::registry::{Census, Registry, Turns};
+use crate::retention::Retention;
+use crate::rpc::{MESSAGE_BYTES_MAX, RpcLayer};
+use crate::secrets::entropy_of;
+use crate::service::{Parts, Service};
+use crate::steady::Steady;
+use crate::watch::Watches;
+
+/// Takes calls as HTTP requests and answers them.
+pub type GrpcService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// Everything that runs, and what is needed to stop it: announce the drain it was started with, then end its tasks.
+pub struct Running {
+    pub(super) service: Service,
+    pub(super) attachments: Attachments,
+    pub(super) driver: Handle,
+    pub(super) metrics: Metrics,
+    pub(super) tasks: Tasks,
+    /// How many operations were taken up.
+    pub(super) resumed: usize,
+}
+
+impl Running {
+    /// The services `Scheduler` and `AgentGateway`, for whoever serves them.
+    pub(super) fn servers(&self) -> (SchedulerServer<Service>, AgentGatewayServer<Service>) {
+        (
+            SchedulerServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            AgentGatewayServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+    }
+
+    /// The same services without sockets: each takes the requests of its own service.
+    #[must_use]
+    pub fn services(&self) -> (GrpcService, GrpcService) {
+        let layer = RpcLayer::new(self.metrics.clone());
+        let (scheduler, gateway) = self.servers();
+        let scheduler = BoxCloneSyncService::new(layer.layer(scheduler));
+        let gateway = BoxCloneSyncService::new(layer.layer(gateway));
+        (scheduler, gateway)
+    }
+
+    /// The tasks of this scheduler.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// How many operations were taken up.
+    #[must_use]
+    pub fn resumed(&self) -> usize {
+        self.resumed
+    }
+
+    /// Operations that ought to be driven and are not, since this scheduler began.
+    #[must_use]
+    pub fn abandoned(&self) -> usize {
+        self.driver.gauges().failed
+    }
+}
+
+impl Opened {
+    /// Makes the parts and takes up what is in the store; hooks that listen are reached by `dial`. Runs until the tasks
+    /// are ended.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub async fn start(self, dial: Arc<dyn Dial>, drain: &drain::Watch) -> Result<Running, RunError> {
+        let read = |error: LoadError| RunError::Read(Box::new(error));
+        let tasks = Tasks::new();
+        let Self { store, timeline, secrets, machine, config, .. } = self;
+        let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&timeline) as Arc<dyn Clock>));
+        let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), dial, tasks.clone(), drain.clone());
+        for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
+            hooks.registered(&instance.record);
+        }
+        let jitter = machine.clone();
+        let driver = Handle::new(driver::Parts {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            hooks: hooks.clone(),
+            secrets: Arc::clone(&secrets),
+            tasks: tasks.clone(),
+            drain: drain.clone(),
+            randomness: Box::new(move || jitter.randomness()),
+        });
+        let metrics = Metrics::new();
+        let (history, follower): (History, Follower) =
+            history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone());
+        tasks.spawn("history", follower.run(drain.clone()));
+        let retention = Retention { store: Arc::clone(&store), clock: Arc::clone(&clock), timeline: Some(timeline) };
+        tasks.spawn("retention", retention.run(drain.clone()));
+        let plan = driver.recover().await.map_err(RunError::Recover)?;
+        let default_policy = Arc::new(config.default_policy);
+        let registry = Registry {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            hooks: hooks.clone(),
+            default_policy: Arc::clone(&default_policy),
+            turns: Turns::new(),
+            usage: Census::new(),
+        };
+        let attachments = Attachments::new(hooks, secrets, entropy_of(&machine));
+        let service = Service::new(Parts {
+            admission: Admission::new(registry.clone(), driver.clone(), machine),
+            registry,
+            driver: driver.clone(),
+            attachments: attachments.clone(),
+            watches: Watches { store, clock, history, drain: drain.clone() },
+            tasks: tasks.clone(),
+            default_policy,
+            attach_endpoint: config.attach_endpoint,
+        });
+        Ok(Running { service, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
+    }
+}

@@ -1,0 +1,7 @@
+//! libFuzzer calls [`quiesce_agent::fuzzing::hold`].
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _taken = quiesce_agent::fuzzing::hold(bytes);
+});

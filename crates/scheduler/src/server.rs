@@ -32,6 +32,7 @@ use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::driver;
+use crate::hooks::SILENCE_MAX;
 use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
@@ -189,7 +190,11 @@ impl Scheduler {
     /// As [`Scheduler::bind`].
     pub async fn bind_on(machine: Machine, config: Config) -> Result<Bound, BindError> {
         let failed = |address| move |source| BindError::Listen { address, source };
-        let listener = machine.network.listen(&config.listen.to_string()).await.map_err(failed(config.listen))?;
+        let listener = machine
+            .network
+            .listen(&config.listen.to_string(), Some(SILENCE_MAX))
+            .await
+            .map_err(failed(config.listen))?;
         let local = listener.local_addr().map_err(failed(config.listen))?;
         let (admin, admin_local) = match config.admin_listen {
             Some(address) => {

@@ -1,10 +1,11 @@
 //! Runs many seeds and tells of those that break a law, or tells the story of one.
 //!
 //! ```text
-//! cargo run --release -p quiesce-simulation --example simulate -- 100000      seeds 0 to 99,999
-//! cargo run --release -p quiesce-simulation --example simulate -- 100000 7    seeds 700,000 to 799,999
-//! SEED=4711 cargo run --release -p quiesce-simulation --example simulate      one seed, with its story
+//! just sim SEEDS=100000        seeds 0 to 99,999
+//! SEED=4711 just sim           one seed, with its story
 //! ```
+//!
+//! A second number is a block: `simulate 100000 7` runs seeds 700,000 to 799,999.
 
 #![allow(clippy::print_stdout, reason = "this is a program for people")]
 

@@ -43,16 +43,17 @@ fn no_seed_breaks_a_law() {
     let failing = failing(&seeds);
     assert!(
         failing.is_empty(),
-        "{}\nread the story of a seed with\n  SEED=N cargo run --release -p quiesce-simulation --example simulate\nand keep it in \
-         core_regressions.txt",
+        "{}\nread the story of a seed with\n  SEED=N just sim\nand keep it in core_regressions.txt",
         failing.join("\n")
     );
     println!("{} seeds, no law broken", seeds.len());
 }
 
+/// Only with `--cfg tokio_unstable` can tokio's own chance be given a seed.
+#[cfg(tokio_unstable)]
 #[test]
 fn a_seed_is_one_story() {
-    for seed in [0, 7, 62] {
+    for seed in 0..40 {
         let (one, other) = (world::run(seed, true), world::run(seed, true));
         for (line, (one, other)) in one.story.iter().zip(&other.story).enumerate() {
             assert_eq!(one, other, "seed {seed} tells another story from line {line} on");

@@ -24,6 +24,7 @@ pub fn record(bytes: &[u8]) -> bool {
         holds(bytes, show_instance),
         holds(bytes, show_cluster),
         holds(bytes, |_: TombstoneRecord| ()),
+        holds(bytes, |_: RestoredRecord| ()),
         holds(bytes, show_operation),
         holds(bytes, show_event),
         holds(bytes, |_: RequestIdRecord| ()),

@@ -62,6 +62,9 @@ pub(crate) struct Run {
     pub(crate) namespace: String,
     /// The agent that started it was the first process of that namespace: with that agent everything in it has ended.
     pub(crate) agent_was_init: bool,
+    /// The session of the agent that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<i32>,
     /// Where it sends its notifications.
     pub(crate) notify_socket: Option<PathBuf>,
     pub(crate) ready: Option<Ready>,

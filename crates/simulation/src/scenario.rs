@@ -134,7 +134,8 @@ pub fn decent_temper(chance: &Chance) -> Temper {
         0 => Speech::Silent,
         _ => Speech::ReadyAfter(chance.millis(0..=900)),
     };
-    Temper { speech, on_term: OnTerm::Ends { after: chance.millis(0..=900), code: 0 }, ..Temper::default() }
+    let on_term = OnTerm::Ends { after: chance.millis(0..=900), code: 0 };
+    Temper { speech, on_term, is_nameless: chance.percent(20), ..Temper::default() }
 }
 
 fn temper(chance: &Chance, target: bool) -> Temper {
@@ -151,6 +152,8 @@ fn temper(chance: &Chance, target: bool) -> Temper {
             temper.crashes = Some((chance.millis(100..=60_000), exit));
         }
         7 | 8 => {
+            // A daemon of one without a mark would have none either, and nobody could tell whose it is.
+            temper.is_nameless = false;
             let kinship = chance.pick(&[Kinship::Child, Kinship::Daemon]);
             let outlives = chance.percent(70).then(|| chance.millis(0..=8_000));
             let on_term = chance.pick(&[OnTerm::Dies, OnTerm::Ends { after: Duration::from_millis(300), code: 0 }]);

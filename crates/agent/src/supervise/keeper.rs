@@ -397,6 +397,7 @@ impl Keeper {
             start_time_ms: machine.clocks.wall_ms(),
             namespace: processes.namespace()?,
             agent_was_init: processes.own_pid() == 1,
+            session: processes.entry(processes.own_pid())?.map(|own| own.session),
             notify_socket: self.socket.as_ref().map(|socket| socket.path.clone()),
             ready: None,
             exit: None,

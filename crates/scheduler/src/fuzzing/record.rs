@@ -30,7 +30,6 @@ pub fn record(bytes: &[u8]) -> bool {
         holds(bytes, |_: RequestIdRecord| ()),
         holds(bytes, |anchor: AnchorRecord| assert_eq!(AnchorRecord::from(Anchor::from(anchor.clone())), anchor)),
         holds(bytes, |_: HistoryRecord| ()),
-        holds(bytes, |_: RestoredRecord| ()),
         holds(bytes, |_: Upgraded| ()),
     ];
     let times = taken.iter().filter(|taken| **taken).count();

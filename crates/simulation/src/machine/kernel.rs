@@ -186,7 +186,7 @@ impl Kernel {
             Home::Container => INIT,
         };
         let (child_ends, (asks, asked)) = (watch::Sender::new(0), mpsc::channel(ASKS_MAX));
-        let entry = Entry { pid, parent: 0, group: pid, start: self.next_start(), state: State::Alive };
+        let entry = Entry { pid, parent: 0, group: pid, session: pid, start: self.next_start(), state: State::Alive };
         self.insert(entry, None, Vec::new());
         self.agent = Some(Resident {
             number: self.agents,

@@ -20,6 +20,8 @@ pub struct Temper {
     pub crashes: Option<(Duration, Exit)>,
     /// Processes it forks.
     pub offspring: Vec<Offspring>,
+    /// It writes over its environment as soon as it starts, as servers do that show a title in `ps`: no mark is left on it.
+    pub is_nameless: bool,
     /// Uninterruptible: so long after SIGKILL it is still there.
     pub stuck: Duration,
 }
@@ -33,6 +35,7 @@ impl Default for Temper {
             asks_for: None,
             crashes: None,
             offspring: Vec::new(),
+            is_nameless: false,
             stuck: Duration::ZERO,
         }
     }

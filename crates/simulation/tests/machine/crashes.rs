@@ -31,6 +31,7 @@ fn decent() -> Vec<(&'static str, Temper)> {
     let plain = Temper { on_term: ends(300), ..Temper::default() };
     vec![
         ("plain", plain.clone()),
+        ("nameless", Temper { is_nameless: true, ..plain.clone() }),
         ("no handler", Temper { on_term: OnTerm::Dies, ..plain.clone() }),
         ("unclean", Temper { on_term: OnTerm::Ends { after: Duration::ZERO, code: 3 }, ..plain.clone() }),
         (

@@ -46,7 +46,8 @@ impl Kernel {
             is_told: false,
             forked: None,
         };
-        let leader = self.adopt(Some(application), environment(&launch.variables))?;
+        let environment = if temper.is_nameless { Vec::new() } else { environment(&launch.variables) };
+        let leader = self.adopt(Some(application), environment)?;
         self.tell(leader, What::Started);
         match temper.speech {
             Speech::Silent => {}
@@ -76,7 +77,7 @@ impl Kernel {
         let start = self.next_start();
         let agent = self.agent.as_mut().ok_or(io::ErrorKind::NotFound)?;
         agent.own.insert(pid);
-        let entry = Entry { pid, parent: agent.pid, group: pid, start, state: State::Alive };
+        let entry = Entry { pid, parent: agent.pid, group: pid, session: agent.pid, start, state: State::Alive };
         self.insert(entry, application, environment);
         Ok(entry.identity())
     }
@@ -165,16 +166,17 @@ impl Kernel {
             is_told: false,
             forked: Some((parent, offspring.outlives)),
         };
-        let (marked, group) = (process.environment.clone(), process.entry.group);
+        let Entry { group, session, .. } = process.entry;
+        let marked = process.environment.clone();
         // With a full table fork fails, and this application does not mind.
         let Ok(pid) = self.free_pid() else { return };
         let start = self.next_start();
-        let (above, group, environment) = match offspring.kinship {
-            Kinship::Child => (parent.pid, group, marked),
-            Kinship::Daemon => (self.reaper_of(parent.pid), pid, marked),
-            Kinship::Unmarked => (self.reaper_of(parent.pid), pid, Vec::new()),
+        let (above, group, session, environment) = match offspring.kinship {
+            Kinship::Child => (parent.pid, group, session, marked),
+            Kinship::Daemon => (self.reaper_of(parent.pid), pid, pid, marked),
+            Kinship::Unmarked => (self.reaper_of(parent.pid), pid, pid, Vec::new()),
         };
-        let entry = Entry { pid, parent: above, group, start, state: State::Alive };
+        let entry = Entry { pid, parent: above, group, session, start, state: State::Alive };
         self.insert(entry, Some(child), environment);
         self.tell(entry.identity(), What::Forked);
     }

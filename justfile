@@ -41,6 +41,10 @@ sim SEEDS="10000":
 stack SEEDS="200":
     RUSTFLAGS="--cfg tokio_unstable" SEEDS={{ trim_start_match(SEEDS, "SEEDS=") }} cargo test --profile simulation -p quiesce-simulation --test whole_stack -- --nocapture
 
+# Every interleaving of a small protocol over the production state machine; prints bounds, states and time.
+model:
+    RUSTFLAGS="--cfg tokio_unstable" cargo test --profile simulation -p quiesce-operation --test model -- --nocapture
+
 # Whether the simulation would notice bugs: switches them on, one after the other.
 teeth:
     RUSTFLAGS="--cfg tokio_unstable" cargo test --profile simulation -p quiesce-simulation --features mutants --test teeth -- --nocapture

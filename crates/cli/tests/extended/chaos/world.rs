@@ -45,8 +45,6 @@ const DURABLE: [&str; 10] = [
     "",
     "--logfile",
     "redis.log",
-    "--set-proc-title",
-    "no",
 ];
 
 /// Pause of the client after each write: some hundred a second, so that a long run ends with a data set that still

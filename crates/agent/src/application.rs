@@ -296,7 +296,9 @@ pub enum Permission {
     /// The run before ended by itself, outside of any operation, and its epoch was not revoked: run again under it.
     /// Refused when there is a hold, when the epoch was revoked by one, or when none was ever seen.
     Standing,
-    /// No scheduler is asked (`--start always`): run under the highest epoch seen. Refused when there is a hold.
+    /// No scheduler is asked (`--start always`): run under the highest epoch seen, 0 if none. Never under a higher one:
+    /// only the scheduler makes epochs, and one made here could be handed out elsewhere as well. Refused when there is a
+    /// hold.
     Unfenced,
 }
 

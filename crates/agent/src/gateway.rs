@@ -31,6 +31,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Establishing the connection, as part of that.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
+/// A call that has no answer after this time asks whether anybody is there, and waits as long again; then the connection
+/// is given up and the next call makes a new one. Both together are less than [`CALL_LIMIT`]: otherwise every call would
+/// end before the connection does, and one that a firewall on the way has forgotten would be used for ever.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
+
 /// For as long may what the agent sends stay unacknowledged before a connection to the scheduler counts as broken. Without
 /// it a connection that a firewall has forgotten, or that lost something for good, is kept by TCP for a quarter of an hour:
 /// every call on it would time out, and an agent that has to dial in would stay away for that long.
@@ -210,7 +215,11 @@ impl Gateway {
             let (network, address) = (Arc::clone(&network), address.clone());
             async move { network.connect(&address, Some(SILENCE_MAX)).await.map(TokioIo::new) }
         });
-        let endpoint = endpoint.connect_timeout(CONNECT_LIMIT).timeout(CALL_LIMIT);
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(CALL_LIMIT)
+            .http2_keep_alive_interval(SIGN_OF_LIFE)
+            .keep_alive_timeout(SIGN_OF_LIFE);
         let channel = endpoint.connect_with_connector_lazy(connector);
         let channel = BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))));
         Ok(Self { channel, authority, machine })

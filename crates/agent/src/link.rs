@@ -85,7 +85,7 @@ pub(crate) async fn bind(network: &dyn Network, address: &str) -> Result<(Listen
         umask(before);
         return Ok((Listener::Unix(bound.map_err(failed)?), address.to_owned()));
     }
-    let listener = network.listen(address).await.map_err(failed)?;
+    let listener = network.listen(address, None).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((Listener::Tcp(listener), bound.to_string()))
 }

@@ -41,7 +41,10 @@ use crate::{
     },
     hold,
     journal::{self, Journal},
-    process::{helper::CommandLine, signal::Ladder},
+    process::{
+        helper::CommandLine,
+        signal::{self, Ladder},
+    },
     readiness::Probe,
 };
 use keeper::Keeper;
@@ -88,6 +91,17 @@ pub enum StopMethod {
     /// By a command. It finds `QUIESCE_PID`, `QUIESCE_EPOCH`, `QUIESCE_SHUTDOWN_ID`, `QUIESCE_GRACE_SECONDS` and the
     /// policy's parameters as `QUIESCE_PARAMETER_NAME` in its environment. That it exits with 0 is a claim, no proof.
     Command(CommandLine),
+}
+
+impl StopMethod {
+    /// Whether this is how an application ends that does not handle what it is told by.
+    fn tells_by(&self, number: i32) -> bool {
+        match self {
+            Self::Signals(ladder) => ladder.rungs().iter().any(|rung| signal::number(rung.signal) == number),
+            // What it sends is its own business; to kill, or to make it crash, is no way of telling.
+            Self::Command(_) => signal::can_tell(number),
+        }
+    }
 }
 
 /// Why an application cannot be supervised.

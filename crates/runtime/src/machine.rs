@@ -26,8 +26,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for T {}
 
 /// How streams come into being.
 pub trait Network: Send + Sync {
-    /// Listens on `address`, as `host:port`; with port 0 on a free one.
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    /// Listens on `address`, as `host:port`; with port 0 on a free one. `silence` is that of [`Network::connect`], for
+    /// every connection that is accepted.
+    fn listen<'a>(
+        &'a self,
+        address: &'a str,
+        silence: Option<Duration>,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
 
     /// Connects to `address`, as `host:port`. A connection on which bytes stay unacknowledged for `silence` is broken;
     /// without it, for as long as the operating system goes on trying, which is a quarter of an hour.
@@ -89,8 +94,15 @@ impl fmt::Debug for Machine {
 struct Tcp;
 
 impl Network for Tcp {
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move { Ok(Box::new(TcpListener::bind(address).await?) as Box<dyn Listener>) })
+    fn listen<'a>(
+        &'a self,
+        address: &'a str,
+        silence: Option<Duration>,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = TcpListener::bind(address).await?;
+            Ok(Box::new(Port { listener, silence }) as Box<dyn Listener>)
+        })
     }
 
     fn connect<'a>(
@@ -101,24 +113,36 @@ impl Network for Tcp {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            if let Some(silence) = silence {
-                set_tcp_user_timeout(&stream, u32::try_from(silence.as_millis()).unwrap_or(u32::MAX))?;
-            }
+            limit_silence(&stream, silence)?;
             Ok(Box::new(stream) as Box<dyn Socket>)
         })
     }
 }
 
-impl Listener for TcpListener {
+fn limit_silence(stream: &TcpStream, silence: Option<Duration>) -> io::Result<()> {
+    if let Some(silence) = silence {
+        set_tcp_user_timeout(stream, u32::try_from(silence.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    Ok(())
+}
+
+/// A port that is listened on.
+#[derive(Debug)]
+struct Port {
+    listener: TcpListener,
+    silence: Option<Duration>,
+}
+
+impl Listener for Port {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.local_addr()
+        self.listener.local_addr()
     }
 
     fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Socket>, SocketAddr)>> {
         Box::pin(async move {
-            let (stream, peer) = self.accept().await?;
-            // It only fails on a connection that is broken already, and whoever reads from it next will say so.
-            let _delayed = stream.set_nodelay(true);
+            let (stream, peer) = self.listener.accept().await?;
+            // They only fail on a connection that is broken already, and whoever reads from it next will say so.
+            let _broken = stream.set_nodelay(true).and_then(|()| limit_silence(&stream, self.silence));
             Ok((Box::new(stream) as Box<dyn Socket>, peer))
         })
     }
@@ -146,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn what_connects_reaches_what_listens() {
         let machine = Machine::local();
-        let listener = machine.network.listen("127.0.0.1:0").await.unwrap();
+        let listener = machine.network.listen("127.0.0.1:0", Some(Duration::from_secs(20))).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (near, far) =
             tokio::join!(machine.network.connect(&address, Some(Duration::from_secs(20))), listener.accept(),);

@@ -31,6 +31,7 @@ use tracing::info;
 use crate::records::{Connect, InstanceRecord};
 use crate::secrets::{HookToken, Secrets};
 use call::{Client, lost, protocol_error};
+pub(crate) use connection::SILENCE_MAX;
 use connection::{Connection, reverse};
 pub use connection::{Dial, HookChannel};
 pub use presence::{HookInfo, HookState, Presence};

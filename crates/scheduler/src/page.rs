@@ -5,7 +5,7 @@ use prost::Message;
 use quiesce_store::{Entry, Key, SCAN_MAX, Scan, Store};
 
 use crate::records::LoadError;
-use crate::server::MESSAGE_MAX;
+use crate::rpc::MESSAGE_BYTES_MAX;
 use crate::status::Problem;
 use crate::token::{Purpose, page_token};
 
@@ -15,7 +15,7 @@ pub(crate) const PAGE_DEFAULT: usize = 50;
 pub(crate) const PAGE_MAX: usize = 500;
 /// Most bytes of a page of large resources, which can have 140 KB each: what the contract allows a message, less some room
 /// for the token.
-const PAGE_BYTES_MAX: usize = MESSAGE_MAX - 4096;
+const PAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 4096;
 /// What a resource takes in a page beside its own bytes: tag and length.
 const ITEM_OVERHEAD: usize = 8;
 /// Most records one call looks at. A filter that matches little gets short pages with a token, instead of one call that

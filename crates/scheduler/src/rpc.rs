@@ -18,7 +18,6 @@ use tower::{Layer, Service};
 use tracing::{Instrument, debug, info_span};
 
 use crate::metrics::Metrics;
-use crate::server::MESSAGE_MAX;
 use crate::status::Problem;
 use arrival::Arrival;
 pub(crate) use arrival::MESSAGE_BYTES_MAX;
@@ -117,7 +116,9 @@ fn complete(response: Response<Body>, method: &'static str) -> Response<Body> {
         return response;
     }
     let problem = match status.code() {
-        Code::OutOfRange if status.message().contains("too large") => Problem::MessageTooLarge { maximum: MESSAGE_MAX },
+        Code::OutOfRange if status.message().contains("too large") => {
+            Problem::MessageTooLarge { maximum: MESSAGE_BYTES_MAX }
+        }
         Code::Internal if status.message().contains("decode") => {
             Problem::field("", "the request is not a message of the expected type")
         }

@@ -32,6 +32,7 @@ use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::driver;
+use crate::hooks::SILENCE_MAX;
 use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
@@ -39,8 +40,6 @@ use crate::store_watch;
 use crate::upkeep::Handout;
 pub use running::{GrpcService, Running};
 
-/// Longest message, both ways; of the contract.
-pub(crate) const MESSAGE_MAX: usize = 1 << 20;
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
 /// How often an idle client is asked whether it lives, and how long it may take to answer.
@@ -191,7 +190,11 @@ impl Scheduler {
     /// As [`Scheduler::bind`].
     pub async fn bind_on(machine: Machine, config: Config) -> Result<Bound, BindError> {
         let failed = |address| move |source| BindError::Listen { address, source };
-        let listener = machine.network.listen(&config.listen.to_string()).await.map_err(failed(config.listen))?;
+        let listener = machine
+            .network
+            .listen(&config.listen.to_string(), Some(SILENCE_MAX))
+            .await
+            .map_err(failed(config.listen))?;
         let local = listener.local_addr().map_err(failed(config.listen))?;
         let (admin, admin_local) = match config.admin_listen {
             Some(address) => {

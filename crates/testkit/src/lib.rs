@@ -1,4 +1,4 @@
-//! What tests share: bounded waits, scripted hooks, a proxy that misbehaves on demand, processes, ports, directories,
+//! What tests share: bounded waits, scripted hooks, networks that misbehave on demand, processes, ports, directories,
 //! tables of wrong requests, the inputs kept from fuzzing.
 //!
 //! Only ever a dev-dependency. Everything here panics rather than return errors, so that a test shows the line that
@@ -10,6 +10,7 @@ pub mod directory;
 pub mod hook;
 pub mod hostile;
 pub mod input;
+pub mod namespace;
 pub mod port;
 pub mod process;
 pub mod proxy;

@@ -170,13 +170,19 @@ impl Process {
         self.wait(Duration::from_secs(30)).await
     }
 
+    /// The end, whenever it comes: for a `select!` in which something else bounds the wait. Dropping it loses nothing.
+    pub async fn ended(&mut self) -> ExitStatus {
+        self.child.wait().await.unwrap_or_else(|error| panic!("cannot wait for {}: {error}", self.name))
+    }
+
     /// Waits for the end.
     ///
     /// # Panics
     /// When it does not come within `limit`; with all of the output.
     pub async fn wait(&mut self, limit: Duration) -> ExitStatus {
-        match timeout(limit, self.child.wait()).await {
-            Ok(status) => status.unwrap_or_else(|error| panic!("cannot wait for {}: {error}", self.name)),
+        let ended = timeout(limit, self.ended()).await;
+        match ended {
+            Ok(status) => status,
             Err(_elapsed) => {
                 panic!("{} did not end within {limit:?}; it wrote:\n{}", self.name, self.transcript())
             }

@@ -1,7 +1,7 @@
 //! A TCP proxy on loopback that behaves like a bad network on demand.
 //!
 //! Put between two parties, it takes their connection away in the ways networks do: late ([`Mode::Hold`]), with an
-//! error ([`Mode::Cut`]), or without a word ([`Mode::BlackHole`]).
+//! error ([`Mode::Cut`]), or without a word ([`Mode::BlackHole`], [`TcpProxy::strand_connections`]).
 
 use std::future::pending;
 use std::io;
@@ -47,6 +47,15 @@ struct Network {
     upstream: SocketAddr,
     /// Connections of an earlier generation are to be reset.
     generation: u64,
+    /// Connections with a lower number are stranded.
+    stranded: u64,
+}
+
+impl Network {
+    /// Whether what this connection carries gets lost.
+    fn swallows(&self, connection: u64) -> bool {
+        self.mode == Mode::BlackHole || connection < self.stranded
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +69,7 @@ impl TcpProxy {
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (network, watch) = watch::channel(Network { mode: Mode::Pass, upstream, generation: 0 });
+        let (network, watch) = watch::channel(Network { mode: Mode::Pass, upstream, generation: 0, stranded: 0 });
         let counters = Arc::new(Counters::default());
         let acceptor = tokio::spawn(accept(listener, watch, Arc::clone(&counters)));
         Self { address, network, counters, acceptor }
@@ -84,6 +93,13 @@ impl TcpProxy {
     /// Resets the connections that are open and goes on as before.
     pub fn cut_connections(&self) {
         self.network.send_modify(|network| network.generation += 1);
+    }
+
+    /// From now on the connections that are open lead nowhere and are never closed, while new ones pass: as when a
+    /// firewall on the way has forgotten them.
+    pub fn strand_connections(&self) {
+        let stranded = self.accepted();
+        self.network.send_modify(|network| network.stranded = stranded);
     }
 
     /// Leads new connections elsewhere, as when a party came back on another port.
@@ -115,8 +131,8 @@ async fn accept(listener: TcpListener, network: watch::Receiver<Network>, counte
         tokio::select! {
             accepted = listener.accept() => {
                 let (client, _) = accepted.expect("a loopback listener accepts");
-                counters.accepted.fetch_add(1, Ordering::AcqRel);
-                connections.spawn(connection(client, network.clone(), Open::count(&counters)));
+                let number = counters.accepted.fetch_add(1, Ordering::AcqRel);
+                connections.spawn(connection(number, client, network.clone(), Open::count(&counters)));
             }
             Some(ended) = connections.join_next() => ended.expect("no connection panics"),
         }
@@ -139,7 +155,7 @@ impl Drop for Open {
     }
 }
 
-async fn connection(mut client: TcpStream, network: watch::Receiver<Network>, _open: Open) {
+async fn connection(number: u64, mut client: TcpStream, network: watch::Receiver<Network>, _open: Open) {
     let mut upstream = None;
     let mut cut = network.clone();
     let generation = cut.borrow_and_update().generation;
@@ -147,7 +163,7 @@ async fn connection(mut client: TcpStream, network: watch::Receiver<Network>, _o
         biased;
         // An error means that the proxy is gone, and then the connection goes too.
         _ = cut.wait_for(|now| now.mode == Mode::Cut || now.generation != generation) => false,
-        carried = carry(&mut client, &mut upstream, network) => carried.is_ok(),
+        carried = carry(number, &mut client, &mut upstream, network) => carried.is_ok(),
     };
     if !closed {
         for stream in [Some(client), upstream].into_iter().flatten() {
@@ -159,6 +175,7 @@ async fn connection(mut client: TcpStream, network: watch::Receiver<Network>, _o
 
 /// Carries a connection until both sides closed it; an error says that it has to be reset.
 async fn carry(
+    number: u64,
     client: &mut TcpStream,
     upstream: &mut Option<TcpStream>,
     mut network: watch::Receiver<Network>,
@@ -167,21 +184,29 @@ async fn carry(
     let upstream = upstream.insert(TcpStream::connect(to).await?);
     let (from_client, to_client) = client.split();
     let (from_upstream, to_upstream) = upstream.split();
-    tokio::try_join!(pump(from_client, to_upstream, network.clone()), pump(from_upstream, to_client, network))?;
+    tokio::try_join!(
+        pump(number, from_client, to_upstream, network.clone()),
+        pump(number, from_upstream, to_client, network)
+    )?;
     Ok(())
 }
 
 /// Carries one direction until its end is passed on, or something fails.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut network: watch::Receiver<Network>) -> io::Result<()> {
+async fn pump(
+    number: u64,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut network: watch::Receiver<Network>,
+) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = from.read(&mut chunk).await;
         // Whatever was read while the network was not passing is kept back here, an end or an error included.
         let now = until(&mut network, |now| now.mode != Mode::Hold).await?;
         match read {
-            Ok(1..) if now.mode == Mode::BlackHole => {}
+            Ok(1..) if now.swallows(number) => {}
             // The end is swallowed too; leaving the black hole resets the connection from outside.
-            _ if now.mode == Mode::BlackHole => pending().await,
+            _ if now.swallows(number) => pending().await,
             Ok(0) => return to.shutdown().await,
             Ok(length) => to.write_all(&chunk[..length]).await?,
             Err(error) => return Err(error),

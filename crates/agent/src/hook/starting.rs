@@ -4,7 +4,7 @@
 //! answer and not a stream, and below the seam, where it is decided.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use quiesce_runtime::clock::{Clock as _, Source};
 use quiesce_runtime::telemetry::chain;
@@ -19,6 +19,10 @@ use super::order::StartCommand;
 use super::refusal::Refusal;
 use super::report::{StartPhase, StartProgress, StartReport, StartVerdict};
 use crate::application::{AppStatus, HoldError, HoldKind, Permission, StartError, StartOrder};
+
+/// A start that is joined after a restart of the program counts its reports on from the milliseconds since it began:
+/// the program before has said less. The limit leaves room for those that follow.
+const FIRST_SEQUENCE_MAX: i32 = i32::MAX / 2;
 
 /// A start and all that is known of it.
 pub(super) struct Start {
@@ -61,10 +65,10 @@ impl Start {
         (!self.is_over()).then_some(self.next_report)
     }
 
-    fn new(command: StartCommand, epoch: u64, accepted_ms: u64, clocks: Arc<dyn Source>) -> Self {
+    fn new(command: StartCommand, epoch: u64, accepted_ms: u64, sequence: i32, clocks: Arc<dyn Source>) -> Self {
         let report = StartReport {
             epoch,
-            sequence: 1,
+            sequence,
             phase: StartPhase::Accepted,
             message: "accepted".to_owned(),
             time_ms: clocks.wall_ms(),
@@ -73,7 +77,7 @@ impl Start {
         Self {
             epoch,
             accepted_ms,
-            sequence: 1,
+            sequence,
             phase: StartPhase::Accepted,
             stage: Stage::Spawning,
             clocks,
@@ -131,7 +135,8 @@ impl Engine {
             return Err(self.still_running(&status));
         }
         info!(epoch, operation = command.operation, reason = command.reason, "starting the application");
-        let start = Start::new(command, epoch, self.clock.now(), Arc::clone(&self.options.machine.clocks));
+        let clocks = Arc::clone(&self.options.machine.clocks);
+        let start = Start::new(command, epoch, self.clock.now(), 1, clocks);
         let reports = start.reports.subscribe();
         let identity = &self.options.identity;
         let order = StartOrder {
@@ -159,7 +164,9 @@ impl Engine {
         if epoch != status.epoch || ended(status) {
             return None;
         }
-        let mut start = Start::new(command.clone(), epoch, self.clock.now(), Arc::clone(&self.options.machine.clocks));
+        let clocks = Arc::clone(&self.options.machine.clocks);
+        let sequence = sequence_after_restart(status, clocks.wall_ms());
+        let mut start = Start::new(command.clone(), epoch, self.clock.now(), sequence, clocks);
         start.stage = Stage::Waiting;
         start.phase = StartPhase::Starting;
         let reports = start.reports.subscribe();
@@ -276,6 +283,13 @@ impl Engine {
         }
         start.finish(verdict);
     }
+}
+
+/// Above everything the program before can have said of this run, unless the clock was set back.
+fn sequence_after_restart(status: &AppStatus, wall_ms: u64) -> i32 {
+    let began = status.start_time.and_then(|began| began.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let elapsed = Duration::from_millis(wall_ms).saturating_sub(began);
+    i32::try_from(elapsed.as_millis()).unwrap_or(i32::MAX).clamp(1, FIRST_SEQUENCE_MAX)
 }
 
 /// A start nobody follows over the wire: at the start of the agent.

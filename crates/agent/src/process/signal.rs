@@ -48,6 +48,11 @@ pub(crate) fn number(signal: Signal) -> i32 {
     signal.as_raw()
 }
 
+/// Whether a program may be told something by this signal. SIGABRT is left out: it is how a program gives up.
+pub(crate) fn can_tell(number: i32) -> bool {
+    NAMED.iter().any(|(_, signal)| *signal != Signal::ABORT && self::number(*signal) == number)
+}
+
 /// One step of a ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rung {

@@ -99,7 +99,7 @@ impl Keeper {
             present.epoch = record.epoch;
             present.start_time = Some(UNIX_EPOCH + Duration::from_millis(record.start_time_ms));
             if record.end.is_none() {
-                match run::find(&host, &record, &config.success).map_err(OpenError::Processes)? {
+                match run::find(&host, &record, &config).map_err(OpenError::Processes)? {
                     Found::Alive(found) => {
                         info!(epoch = record.epoch, processes = found.members.count(), "found the application again");
                         run = Some(*found);
@@ -158,7 +158,8 @@ impl Keeper {
     fn resume(&mut self) {
         let Some(run) = &mut self.run else { return };
         if run.record.ready.is_none() {
-            run.readiness = Box::pin(self.config.ready.clone().prove(self.journal.host().clone(), Vec::new()));
+            let variables = helper_variables(&run.record);
+            run.readiness = Box::pin(self.config.ready.clone().prove(self.journal.host().clone(), variables));
         }
         self.resume_stop();
     }
@@ -348,7 +349,7 @@ impl Keeper {
             Err(source) => {
                 let command = self.config.command[0].to_string_lossy().into_owned();
                 let why = format!("was never started: cannot execute {command}: {source}");
-                let end = run::end(&record, Evidence::GroupEmpty, &self.config.success, Some(why.clone()));
+                let end = run::end(&record, Evidence::GroupEmpty, &self.config, Some(why.clone()));
                 self.over(record, end).await;
                 // What never ran has not ended. Only the journal keeps it, lest the next life look for it.
                 self.present.end = None;
@@ -441,7 +442,7 @@ impl Keeper {
             return self.on_alive().await;
         }
         if let Some(run) = self.run.take() {
-            let (record, end) = run.conclude(&self.config.success);
+            let (record, end) = run.conclude(&self.config);
             info!(epoch = record.epoch, evidence = ?end.evidence, killed = end.killed, "the application {}", end.message);
             self.over(record, end).await;
         }

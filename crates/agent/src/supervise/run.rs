@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use quiesce_mutation::{Mutant, active};
 
-use super::members::Members;
+use super::{Config, members::Members};
 use crate::{
     application::{AppState, End, Evidence, Ready},
     host::{Child, Host, Processes},
@@ -185,7 +185,7 @@ impl LiveRun {
     }
 
     /// The run is over: lets go of its first process and says how it ended.
-    pub(super) fn conclude(self, success: &[i32]) -> (journal::Run, End) {
+    pub(super) fn conclude(self, config: &Config) -> (journal::Run, End) {
         let evidence = match &self.leader {
             Leader::Child { process, is_subreaper, .. } => {
                 if let Err(error) = process.reap() {
@@ -200,20 +200,21 @@ impl LiveRun {
         let exit = self.exit();
         let mut record = self.record;
         record.exit = exit;
-        let end = end(&record, evidence, success, None);
+        let end = end(&record, evidence, config, None);
         record.end = Some(end.clone());
         (record, end)
     }
 }
 
 /// The end of a run. `circumstances` replaces what would be said of its exit.
-pub(super) fn end(record: &journal::Run, evidence: Evidence, success: &[i32], circumstances: Option<String>) -> End {
+pub(super) fn end(record: &journal::Run, evidence: Evidence, config: &Config, circumstances: Option<String>) -> End {
     let exit = record.exit.unwrap_or(Exit { code: None, signal: None });
     let clean = match exit {
         _ if record.killed => Some(false),
-        Exit { code: Some(code), .. } => Some(success.contains(&code)),
-        // A signal of ours that the application did not handle: nobody knows whether it had anything to save.
-        Exit { signal: Some(_), .. } if record.told.is_some() => None,
+        Exit { code: Some(code), .. } => Some(config.success.contains(&code)),
+        // The application did not handle what it was told by: nobody knows whether it had anything to save.
+        Exit { signal: Some(number), .. } if record.told.is_some() && config.stop.tells_by(number) => None,
+        // It crashed, or somebody else killed it, perhaps in the middle of saving.
         Exit { signal: Some(_), .. } => Some(false),
         Exit { code: None, signal: None } => None,
     };
@@ -237,8 +238,8 @@ pub(super) enum Found {
 }
 
 /// Finds a run again: its first process by pid, start time, boot and namespace, and whatever else belongs to it.
-pub(super) fn find(host: &Host, record: &journal::Run, success: &[i32]) -> io::Result<Found> {
-    let over = |evidence, why: &str| Ok(Found::Over(end(record, evidence, success, Some(why.to_owned()))));
+pub(super) fn find(host: &Host, record: &journal::Run, config: &Config) -> io::Result<Found> {
+    let over = |evidence, why: &str| Ok(Found::Over(end(record, evidence, config, Some(why.to_owned()))));
     if record.started.elapsed(&*host.machine.clocks)?.is_none() {
         return over(Evidence::ProcessGone, "ended with the machine, which was restarted");
     }

@@ -27,6 +27,10 @@ use crate::{
 /// told them already, and a second one would hurry them.
 const REST_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A step that could not be written down is tried again after this: a full disk does not get room from being asked without
+/// pause, and what else there is to do has to be done meanwhile.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Parameters of a policy that are handed to a stop command: more is no parameter list but a data transfer.
 const PARAMETERS_MAX: usize = 64;
 
@@ -138,7 +142,10 @@ impl Keeper {
     async fn step(&mut self, told: Told, signal: Signal) {
         if let Err(error) = self.record(|record| record.told = Some(told)).await {
             warn!(error = &error as &dyn std::error::Error, "cannot record the next signal, so it was not sent");
-            return self.plan_rung();
+            self.plan_rung();
+            let Some(run) = &mut self.run else { return };
+            run.rung_at = run.rung_at.map(|at| at.max(Instant::now() + RETRY_PAUSE));
+            return;
         }
         if let Err(reason) = self.tell(signal) {
             warn!(%reason, "cannot send the next signal");

@@ -77,6 +77,19 @@ async fn an_agent_that_is_asked_to_end_stops_its_application_first() {
 }
 
 #[tokio::test]
+async fn a_connection_to_the_scheduler_that_leads_nowhere_is_given_up() {
+    let (stage, scheduler) = (Stage::new(), Scheduler::start().await);
+    scheduler.book().permits = false;
+    let proxy = TcpProxy::start(scheduler.address).await;
+    let _agent = stage.agent(&proxy.address().to_string(), &[]);
+    eventually("a question", LIMIT, || ready(!scheduler.book().admissions.is_empty())).await;
+    // Nobody resets it, and the kernel gets every packet acknowledged.
+    proxy.strand_connections();
+    scheduler.book().permits = true;
+    stage.until_lines("starts", 1).await;
+}
+
+#[tokio::test]
 async fn nothing_starts_without_permission() {
     let (stage, scheduler) = (Stage::new(), Scheduler::start().await);
     scheduler.book().permits = false;

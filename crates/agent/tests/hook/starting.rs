@@ -18,9 +18,13 @@ impl Starts {
     }
 
     async fn until_phase(&mut self, phase: StartPhase) -> StartStatus {
+        self.until(|status| status.phase() == phase).await
+    }
+
+    async fn until(&mut self, fits: impl Fn(&StartStatus) -> bool) -> StartStatus {
         loop {
             let status = self.next().await.expect("a report before the end");
-            if status.phase() == phase {
+            if fits(&status) {
                 return status;
             }
         }
@@ -79,6 +83,31 @@ async fn a_repeated_start_joins() {
     assert_eq!(second.until_phase(StartPhase::Ready).await, last);
     assert_eq!(start(&world, 3).await.unwrap().next().await.unwrap(), last);
     assert_eq!(app.told(), [Told::Start(3)]);
+}
+
+#[tokio::test]
+async fn a_start_that_is_joined_after_a_restart_goes_on_counting_its_reports() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = Scripted::stopped();
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    let mut starts = start(&world, 3).await.unwrap();
+    starts.until_phase(StartPhase::Starting).await;
+    app.say("replaying");
+    let seen = starts.until(|status| status.message == "replaying").await.sequence;
+    drop(starts);
+    world.crash().await;
+
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    let mut starts = start(&world, 3).await.unwrap();
+    let mut last = seen;
+    for text in ["replaying", "listening"] {
+        app.say(text);
+        let status = starts.until(|status| status.message == text).await;
+        assert!(status.sequence > last, "{status:?} after {last}");
+        last = status.sequence;
+    }
+    app.become_ready();
+    assert!(starts.until_phase(StartPhase::Ready).await.sequence > last);
 }
 
 // H15 H17

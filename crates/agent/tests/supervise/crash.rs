@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use quiesce_agent::application::{AppState, Application, Evidence, HoldKind, HoldOrder, StartError};
+use quiesce_agent::application::{AppState, Application, Evidence, HoldKind, HoldOrder, Ready, StartError};
 
 use crate::ground::{Ended, Ground, again, lives, now, role, start, stop, until};
 
@@ -23,8 +23,12 @@ const APPLICATION: &str = r#"
 async fn agent() {
     let Some(directory) = role() else { return };
     let ground = Ground::at(&directory);
-    let script = fs::read_to_string(ground.file("script")).unwrap();
-    let supervisor = ground.started(&script).await;
+    let mut config = ground.script(&fs::read_to_string(ground.file("script")).unwrap());
+    if let Ok(probe) = fs::read_to_string(ground.file("probe")) {
+        config.ready = probe.parse().unwrap();
+    }
+    let supervisor = ground.open(config).await;
+    start(&supervisor, 1).await.unwrap();
     ground.written("up").await;
     if ground.file("stop").exists() {
         stop(&supervisor, "s-1").await;
@@ -66,6 +70,18 @@ async fn the_application_is_found_again_and_not_started_twice() {
     let end = until(&supervisor, "the end", |status| status.end.is_some()).await.end.unwrap();
     assert_eq!((end.evidence, end.exit_code, end.clean), (Evidence::ExitObserved, None, None));
     assert_eq!((lines(&ground, "starts"), lines(&ground, "terms")), (1, 1));
+}
+
+#[tokio::test]
+async fn the_ready_command_of_an_application_found_again_knows_whom_it_is_about() {
+    let ground = Ground::new();
+    fs::write(ground.file("probe"), "notify").unwrap();
+    killed_agent(&ground, APPLICATION).await;
+    let pid = ground.written("up").await;
+    let mut config = ground.script(APPLICATION);
+    config.ready = format!("command:test $QUIESCE_PID = {pid} -a $QUIESCE_EPOCH = 1").parse().unwrap();
+    let supervisor = ground.reopen_with(config).await;
+    until(&supervisor, "ready", |status| status.ready == Some(Ready::Command)).await;
 }
 
 #[tokio::test]

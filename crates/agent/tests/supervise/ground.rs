@@ -53,9 +53,13 @@ impl Ground {
 
     /// The next life of the agent, once the last one has let go of the state directory.
     pub(crate) async fn reopen(&self, script: &str) -> Supervisor {
+        self.reopen_with(self.script(script)).await
+    }
+
+    pub(crate) async fn reopen_with(&self, config: Config) -> Supervisor {
         let open = || async { Journal::open(&Host::linux(), &self.state()).await };
         let journal = eventually("the state directory to be free", LIMIT, open).await;
-        Supervisor::open(self.script(script), journal, &self.tasks).await.unwrap()
+        Supervisor::open(config, journal, &self.tasks).await.unwrap()
     }
 
     pub(crate) async fn open(&self, config: Config) -> Supervisor {

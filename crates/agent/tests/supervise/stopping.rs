@@ -84,6 +84,31 @@ async fn the_check_remarks_on_an_application_that_would_just_die() {
     assert_eq!((end.exit_signal, end.clean), (Some(15), None), "nobody knows whether it had something to save");
 }
 
+/// Killed by somebody else, or crashed, while it was saving: that it had been told is no excuse.
+async fn is_not_clean(stop_method: StopMethod, signal: &str, number: i32) {
+    let ground = Ground::new();
+    let mut config =
+        ground.script(&format!("trap 'kill -{signal} $$' TERM; echo up >$0/up; while :; do sleep 0.02; done"));
+    config.stop = stop_method;
+    let supervisor = ground.open(config).await;
+    start(&supervisor, 1).await.unwrap();
+    ground.written("up").await;
+    stop(&supervisor, "s-1").await;
+    let end = until(&supervisor, "the end", |status| status.end.is_some()).await.end.unwrap();
+    assert_eq!((end.exit_signal, end.killed, end.clean), (Some(number), false, Some(false)), "{end:?}");
+}
+
+#[tokio::test]
+async fn what_is_killed_by_others_while_it_stops_has_not_ended_cleanly() {
+    is_not_clean(StopMethod::Signals("SIGTERM".parse().unwrap()), "KILL", 9).await;
+}
+
+#[tokio::test]
+async fn what_crashes_while_it_stops_has_not_ended_cleanly() {
+    is_not_clean(StopMethod::Signals("SIGTERM".parse().unwrap()), "SEGV", 11).await;
+    is_not_clean(StopMethod::Command("kill $QUIESCE_PID".parse().unwrap()), "ABRT", 6).await;
+}
+
 #[tokio::test]
 async fn the_ladder_goes_on_when_a_signal_does_not_help() {
     let ground = Ground::new();

@@ -71,6 +71,8 @@ fn rows() -> Vec<Row> {
         row("extend", "--by", "op-1 --by 30", USAGE, "write 90s, 1m30s or 2h"),
         row("extend", "--by", "op-1 --by 8d", USAGE, "longer than 7 days"),
         row("forget", "<INSTANCE>", "db/Db-0", REFUSED, "name: `Db-0` is not an instance name"),
+        row("readmit", "[APP]", "Db", REFUSED, "name: `Db` is not an application name"),
+        row("readmit", "--cluster", "db --cluster a/b", REFUSED, "cluster: `a/b` is not a cluster name"),
         row("completions", "<SHELL>", "cmd", USAGE, "'cmd' for '<SHELL>'"),
     ];
     for command in ["migrate", "delete"] {

@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -60,16 +60,19 @@ fn listening(ports: &[u16]) -> Vec<u16> {
 #[derive(Debug)]
 pub(crate) struct Census {
     over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Counted>>,
+    counted: Arc<Mutex<Counted>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// What a census found.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Counted {
     /// How often it looked.
     pub(crate) looks: usize,
     /// Every process seen, in the order of appearance.
     pub(crate) seen: Vec<u32>,
+    /// Most processes found in one look.
+    pub(crate) at_once: usize,
     /// Looks that found more than one process, or more than one of the ports in use.
     pub(crate) double: Vec<String>,
 }
@@ -77,17 +80,24 @@ pub(crate) struct Counted {
 impl Census {
     pub(crate) fn start(program: &'static str, directory: PathBuf, ports: Vec<u16>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
+        let counted = Arc::new(Mutex::new(Counted::default()));
         let thread = std::thread::spawn({
-            let over = Arc::clone(&over);
-            move || count(program, &directory, &ports, &over)
+            let (over, counted) = (Arc::clone(&over), Arc::clone(&counted));
+            move || count(program, &directory, &ports, &over, &counted)
         });
-        Self { over, thread: Some(thread) }
+        Self { over, counted, thread: Some(thread) }
+    }
+
+    /// What was found so far.
+    pub(crate) fn so_far(&self) -> Counted {
+        self.counted.lock().expect("counting does not panic").clone()
     }
 
     pub(crate) fn end(mut self) -> Counted {
         self.over.store(true, Ordering::Release);
         let thread = self.thread.take().expect("it ends once");
-        thread.join().expect("counting does not panic")
+        thread.join().expect("counting does not panic");
+        self.so_far()
     }
 }
 
@@ -97,15 +107,16 @@ impl Drop for Census {
     }
 }
 
-fn count(program: &str, directory: &Path, ports: &[u16], over: &AtomicBool) -> Counted {
-    let mut counted = Counted::default();
+fn count(program: &str, directory: &Path, ports: &[u16], over: &AtomicBool, counted: &Mutex<Counted>) {
     // A copy is started by an agent in its own directory, so what was outside once is none; most processes are, and
     // looking at them again and again would take most of the time.
     let mut others = HashSet::new();
     while !over.load(Ordering::Acquire) {
-        counted.looks += 1;
         let mut found = Vec::new();
-        for pid in pids().filter(|pid| !others.contains(pid)).collect::<Vec<_>>() {
+        let there: HashSet<u32> = pids().collect();
+        // What is gone gives its number back, and a copy may get it: there are only so many.
+        others.retain(|other| there.contains(other));
+        for pid in there.difference(&others).copied().collect::<Vec<_>>() {
             if !is_below(pid, directory) {
                 others.insert(pid);
             } else if runs(pid, program) {
@@ -113,6 +124,9 @@ fn count(program: &str, directory: &Path, ports: &[u16], over: &AtomicBool) -> C
             }
         }
         let open = listening(ports);
+        let mut counted = counted.lock().expect("who reads does not panic");
+        counted.looks += 1;
+        counted.at_once = counted.at_once.max(found.len());
         if found.len() > 1 || open.len() > 1 {
             counted.double.push(format!("processes {found:?}, ports {open:?}"));
         }
@@ -121,7 +135,7 @@ fn count(program: &str, directory: &Path, ports: &[u16], over: &AtomicBool) -> C
                 counted.seen.push(pid);
             }
         }
+        drop(counted);
         std::thread::park_timeout(PAUSE);
     }
-    counted
 }

@@ -1,18 +1,30 @@
 //! Crashes at awkward moments: the operation ends right, and the application is told once.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quiesce_protocol::v1::operation::State;
 use quiesce_protocol::v1::{Operation, instance};
+use quiesce_runtime::clock::wall_now;
 use quiesce_testkit::eventually;
 use quiesce_testkit::process::alive;
 use quiesce_testkit::proxy::Mode;
+use tokio::time::Instant;
 
 use crate::program::Program;
 use crate::stack::{Actor, Agent, SOON, Stack, touch};
 
 /// An agent that was away has to find its way back: backoff of a few seconds on both sides.
 const AWAY: Duration = Duration::from_secs(40);
+
+/// How much the deadline may seem to move because it is shown on the wall clock, which is read anew by every scheduler.
+const CLOCK_READING: Duration = Duration::from_millis(100);
+
+/// Time that has passed since the acceptance before anybody comes back: a grace granted anew would end so much later,
+/// and that shows beyond doubt.
+const WOULD_SHOW: Duration = Duration::from_millis(500);
+
+/// A hook is asked for a report three times in `heartbeat_timeout`, which is 15 s: after such a silence one is missing.
+const MISSED: Duration = Duration::from_secs(7);
 
 /// An application that, once told, stays until the test lets it go; in the middle of its shutdown.
 struct MidShutdown {
@@ -24,6 +36,7 @@ struct MidShutdown {
     operation: String,
     /// When its grace ends, as the scheduler said before anything crashed.
     deadline: prost_types::Timestamp,
+    accepted: Instant,
 }
 
 impl MidShutdown {
@@ -38,12 +51,13 @@ impl MidShutdown {
         stack.instance_is("b-0", instance::State::Held).await;
         let operation = stack.begin(&["migrate", "db", "--to", "b"]).await;
         program.reaches("term", 1).await;
+        let accepted = Instant::now();
         let deadline = eventually("the point of no return to be recorded", SOON, || async {
             let now = stack.operation(&operation).await;
             now.point_of_no_return_time.and(now.instances[0].deadline_time)
         })
         .await;
-        Self { stack, program, source, source_agent, _target_agent: target_agent, operation, deadline }
+        Self { stack, program, source, source_agent, _target_agent: target_agent, operation, deadline, accepted }
     }
 
     /// Lets the application go, and checks that everything came out as if nothing had crashed.
@@ -59,18 +73,26 @@ impl MidShutdown {
         operation
     }
 
-    /// That the crash has not granted the grace again.
-    async fn same_deadline(&self) {
-        let operation = eventually("the operation to go on", AWAY, || async {
-            let now = self.stack.operation(&self.operation).await;
-            let heard = now.instances[0].status.is_some() && now.state() == State::Stopping;
-            heard.then_some(now)
+    /// Waits, with somebody down, until a grace that is granted anew would show. Returns the present time.
+    async fn a_new_grace_would_show(&self) -> SystemTime {
+        let enough = || async { self.accepted.elapsed() > WOULD_SHOW };
+        eventually("the grace to have become shorter", SOON, enough).await;
+        wall_now()
+    }
+
+    /// That the operation goes on, hears the hook after that time, and has not granted the grace again.
+    async fn same_deadline(&self, after: SystemTime) {
+        eventually("the hook to be heard again", AWAY, || async {
+            let seen = self.stack.try_instance("a-0").await?.last_seen_time.map(wall);
+            if seen.is_some_and(|seen| seen > after) { Ok(()) } else { Err(format!("seen {seen:?}")) }
         })
         .await;
-        let deadline = operation.instances[0].deadline_time.expect("a deadline");
-        // The scheduler's clock is shown with milliseconds; a new grace would be later by all that has passed.
-        let moved = (deadline.seconds - self.deadline.seconds).abs();
-        assert!(moved <= 1, "the deadline moved from {:?} to {deadline:?}", self.deadline);
+        let operation = self.stack.operation(&self.operation).await;
+        assert_eq!(operation.state(), State::Stopping, "{operation:#?}");
+        let deadline = wall(operation.instances[0].deadline_time.expect("it is being stopped"));
+        let before = wall(self.deadline);
+        let moved = deadline.duration_since(before).unwrap_or_else(|earlier| earlier.duration());
+        assert!(moved <= CLOCK_READING, "the deadline moved by {moved:?}, from {before:?} to {deadline:?}");
     }
 
     fn application_runs(&self) -> bool {
@@ -78,18 +100,17 @@ impl MidShutdown {
     }
 }
 
-/// Long enough that a grace granted anew would show.
-async fn let_time_pass() {
-    tokio::time::sleep(Duration::from_secs(3)).await;
+fn wall(time: prost_types::Timestamp) -> SystemTime {
+    time.try_into().expect("a time after 1970")
 }
 
 #[tokio::test]
 async fn the_scheduler_crashes() {
     let mut world = MidShutdown::begin().await;
     world.stack.crash_scheduler().await;
-    let_time_pass().await;
+    let crashed = world.a_new_grace_would_show().await;
     world.stack.start_scheduler().await;
-    world.same_deadline().await;
+    world.same_deadline(crashed).await;
     world.end().await;
 }
 
@@ -110,16 +131,9 @@ async fn the_agent_crashes() {
     let mut world = MidShutdown::begin().await;
     world.source_agent.kill_9().await;
     assert!(world.application_runs(), "the application died with its agent");
-    let_time_pass().await;
+    let crashed = world.a_new_grace_would_show().await;
     let _again = world.source.start();
-    eventually("the agent to be heard again", AWAY, || async {
-        let now = world.stack.operation(&world.operation).await;
-        let instance = now.instances[0].clone();
-        let phase = instance.status.map(|status| status.phase());
-        if instance.failure.is_none() || now.state() == State::Stopping { Ok(phase) } else { Err(format!("{now:?}")) }
-    })
-    .await;
-    world.same_deadline().await;
+    world.same_deadline(crashed).await;
     world.end().await;
 }
 
@@ -139,10 +153,10 @@ async fn scheduler_and_agent_crash_together() {
     world.source_agent.kill_9().await;
     world.stack.crash_scheduler().await;
     assert!(world.application_runs(), "the application died with its agent");
-    let_time_pass().await;
+    let crashed = world.a_new_grace_would_show().await;
     let _again = world.source.start();
     world.stack.start_scheduler().await;
-    world.same_deadline().await;
+    world.same_deadline(crashed).await;
     world.end().await;
 }
 
@@ -190,7 +204,7 @@ async fn the_network_between_them_fails(mode: Mode) {
     let proxy = stack.proxy().await;
     let release = stack.path("release");
     let command = program.command(&["--until", release.to_str().unwrap()]);
-    let _source = stack.agent("a", "a-0").through(&proxy).running(command.clone()).start();
+    let source = stack.agent("a", "a-0").through(&proxy).running(command.clone()).start();
     stack.instance_is("a-0", instance::State::Ready).await;
     let _target = stack.agent("b", "b-0").standby().running(command).start();
     stack.instance_is("b-0", instance::State::Held).await;
@@ -200,8 +214,14 @@ async fn the_network_between_them_fails(mode: Mode) {
     proxy.set_mode(mode);
     touch(&release);
     program.reaches("end", 1).await;
-    // It has ended, and nobody can say so.
-    let_time_pass().await;
+    // It has ended, its agent knows, and the scheduler misses a report.
+    source.wait_for_line("shutdown over", SOON).await;
+    eventually("a report to be missed", SOON, || async {
+        let seen = stack.try_instance("a-0").await?.last_seen_time.map(wall).ok_or("it was never seen")?;
+        let silence = wall_now().duration_since(seen).unwrap_or_default();
+        if silence > MISSED { Ok(()) } else { Err(format!("silent for {silence:?}")) }
+    })
+    .await;
     assert_eq!(stack.operation(&name).await.state(), State::Stopping);
     assert_eq!(program.of("start").len(), 1, "started elsewhere without proof");
     proxy.set_mode(Mode::Pass);
@@ -252,7 +272,7 @@ async fn the_application_crashes_while_the_operation_prepares() {
             assert_eq!(code, Some(9));
             Some(source.start())
         }
-        () = async { while !stack.operation(&name).await.done { tokio::time::sleep(Duration::from_millis(100)).await } } => None,
+        () = eventually("the operation to end", AWAY, || async { stack.operation(&name).await.done }) => None,
     };
     let operation = eventually("the operation to rest", AWAY, || async {
         let now = stack.operation(&name).await;

@@ -8,15 +8,19 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics shows the line, in its own functions as well")]
 
 mod census;
+mod chaos;
 mod disk;
 mod external;
 mod instances;
 mod kills;
 mod mariadb;
 mod misbehaving;
+mod partitions;
 mod program;
 mod redis;
 mod restoring;
 mod resuming;
 mod stack;
 mod targets;
+mod unfenced;
+mod writer;

@@ -1,4 +1,5 @@
-//! The application that misbehaves on demand, `application.py`, and what it wrote down.
+//! The application that misbehaves on demand, `application.py`, and what it wrote down; what others write down by
+//! `locked.sh`.
 
 use std::path::{Path, PathBuf};
 
@@ -28,9 +29,14 @@ impl Program {
 
     /// The command line, with flags of `application.py`.
     pub(crate) fn command(&self, flags: &[&str]) -> Vec<String> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/extended/application.py");
-        let fixed = ["python3".to_owned(), script.display().to_string(), self.journal.display().to_string()];
+        let fixed = ["python3".to_owned(), script("application.py"), self.journal.display().to_string()];
         fixed.into_iter().chain(flags.iter().map(|flag| (*flag).to_owned())).collect()
+    }
+
+    /// The command line of an application that is not ours, under the same lock and with its starts in the same journal.
+    pub(crate) fn locked(&self, command: &[String]) -> Vec<String> {
+        let fixed = ["sh".to_owned(), script("locked.sh"), self.journal.display().to_string()];
+        fixed.into_iter().chain(command.iter().cloned()).collect()
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
@@ -65,6 +71,10 @@ impl Program {
     pub(crate) fn told(&self, times: usize) {
         assert_eq!(self.of("term").len(), times, "{:#?}", self.entries());
     }
+}
+
+fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/extended").join(name).display().to_string()
 }
 
 fn parse(line: &str) -> Entry {

@@ -2,13 +2,16 @@
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use quiesce_protocol::v1::operation::State;
 use quiesce_protocol::v1::scheduler_client::SchedulerClient;
 use quiesce_protocol::v1::{GetInstanceRequest, GetOperationRequest, Instance, Operation, instance};
 use quiesce_testkit::directory::short_temp_dir;
 use quiesce_testkit::eventually;
+use quiesce_testkit::namespace::{Cable, End, Namespace};
 use quiesce_testkit::port::FreePort;
 use quiesce_testkit::process::{Process, spawn};
 use quiesce_testkit::proxy::TcpProxy;
@@ -19,7 +22,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 use crate::census;
 
@@ -29,12 +33,17 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Lines of each process shown when a test fails.
 const TAIL: usize = 60;
 
+/// The directory of the scheduler's data, below that of the stack.
+const DATA: &str = "scheduler";
+
 /// A scheduler and a directory for everything. Dropping it kills what was started here, also what escaped.
 #[derive(Debug)]
 pub(crate) struct Stack {
     scheduler: Option<Actor>,
     port: FreePort,
     admin: FreePort,
+    /// Where the scheduler and its clients are, if not in the network of the machine.
+    namespace: Option<Arc<Namespace>>,
     directory: TempDir,
 }
 
@@ -50,9 +59,18 @@ impl Stack {
         stack
     }
 
+    /// The same in a network of its own, where its scheduler can be reached at every address.
+    pub(crate) async fn start_in(namespace: &Arc<Namespace>) -> Self {
+        let mut stack = Self::unstarted();
+        stack.namespace = Some(Arc::clone(namespace));
+        stack.start_scheduler().await;
+        stack
+    }
+
     /// Ports and a directory, and no scheduler.
     pub(crate) fn unstarted() -> Self {
-        Self { scheduler: None, port: FreePort::claim(), admin: FreePort::claim(), directory: short_temp_dir() }
+        let (port, admin) = (FreePort::claim(), FreePort::claim());
+        Self { scheduler: None, port, admin, namespace: None, directory: short_temp_dir() }
     }
 
     /// Starts the scheduler, again after a crash: same data, same port.
@@ -66,18 +84,15 @@ impl Stack {
         self.scheduler = Some(scheduler);
     }
 
+    /// How the scheduler is started, for somebody who does so without the stack.
+    pub(crate) fn scheduler_program(&self) -> Scheduler {
+        let (namespace, directory) = (self.namespace.clone(), self.directory.path().to_owned());
+        Scheduler { port: self.port.number(), admin: self.admin.number(), namespace, directory }
+    }
+
     /// Starts a scheduler that may refuse to come up.
     pub(crate) fn try_scheduler(&self, wrapper: &[&str], data_dir: &Path) -> Actor {
-        let quiesce = [env!("CARGO_BIN_EXE_quiesce")];
-        let mut words = wrapper.iter().chain(&quiesce);
-        let mut command = Command::new(words.next().expect("the binary is always there"));
-        command
-            .args(words)
-            .args(["scheduler", "--listen", &format!("127.0.0.1:{}", self.port.number())])
-            .args(["--admin-listen", &format!("127.0.0.1:{}", self.admin.number()), "--data-dir"])
-            .arg(data_dir)
-            .current_dir(self.directory.path());
-        Actor::start("scheduler", command)
+        self.scheduler_program().start_within(wrapper, data_dir)
     }
 
     /// Stops the scheduler gracefully.
@@ -88,7 +103,7 @@ impl Stack {
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.path("scheduler")
+        self.path(DATA)
     }
 
     /// What the admin address says: the whole answer.
@@ -114,6 +129,10 @@ impl Stack {
         self.scheduler.as_mut().expect("the scheduler was started")
     }
 
+    pub(crate) fn scheduler_pid(&self) -> u32 {
+        self.scheduler.as_ref().expect("the scheduler was started").pid()
+    }
+
     pub(crate) async fn crash_scheduler(&mut self) {
         self.scheduler().kill_9().await;
     }
@@ -135,6 +154,7 @@ impl Stack {
     pub(crate) fn agent(&self, cluster: &str, instance: &str) -> Agent {
         Agent {
             scheduler: self.url(),
+            namespace: None,
             directory: self.directory.path().to_owned(),
             cluster: cluster.to_owned(),
             instance: instance.to_owned(),
@@ -174,18 +194,37 @@ impl Stack {
     }
 
     fn client_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        let mut command = quiesce(self.namespace.as_deref());
         command.args(args).env("QUIESCE_SCHEDULER", self.url()).current_dir(self.directory.path());
         command
     }
 
-    pub(crate) async fn client(&self) -> SchedulerClient<Channel> {
-        SchedulerClient::connect(self.url()).await.expect("the scheduler answers")
+    async fn try_client(&self) -> Result<SchedulerClient<Channel>, String> {
+        let endpoint = Endpoint::from_shared(self.url()).expect("it is a URL");
+        let channel = match self.namespace.clone() {
+            None => endpoint.connect().await,
+            Some(namespace) => {
+                let to = ([127, 0, 0, 1], self.port.number()).into();
+                let connect = move |_uri| {
+                    let namespace = Arc::clone(&namespace);
+                    async move { namespace.connect(to).await.map(TokioIo::new) }
+                };
+                endpoint.connect_with_connector(service_fn(connect)).await
+            }
+        };
+        channel.map(SchedulerClient::new).map_err(|error| format!("no scheduler: {error}"))
     }
 
     pub(crate) async fn operation(&self, name: &str) -> Operation {
-        let answer = self.client().await.get_operation(GetOperationRequest { name: name.to_owned() }).await;
-        answer.expect("the operation is there").into_inner().operation.expect("it is in the answer")
+        self.try_operation(name).await.unwrap_or_else(|error| panic!("cannot look at {name}: {error}"))
+    }
+
+    /// The same where the scheduler may be away.
+    pub(crate) async fn try_operation(&self, name: &str) -> Result<Operation, String> {
+        let mut client = self.try_client().await?;
+        let answer = client.get_operation(GetOperationRequest { name: name.to_owned() }).await;
+        let answer = answer.map_err(|status| status.to_string())?.into_inner();
+        Ok(answer.operation.expect("it is in the answer"))
     }
 
     /// Waits until the operation is in this state. Another state in which it would rest ends the wait.
@@ -200,14 +239,24 @@ impl Stack {
         last
     }
 
+    /// The instance as the scheduler knows it, which may be away.
+    pub(crate) async fn try_instance(&self, name: &str) -> Result<Instance, String> {
+        let name = format!("applications/db/instances/{name}");
+        let mut client = self.try_client().await?;
+        let answer = client.get_instance(GetInstanceRequest { name }).await;
+        let answer = answer.map_err(|status| status.to_string())?.into_inner();
+        Ok(answer.instance.expect("it is in the answer"))
+    }
+
     /// Waits until the instance is known to the scheduler in this state.
     pub(crate) async fn instance_is(&self, name: &str, state: instance::State) -> Instance {
-        let what = format!("instance {name} to be {state:?}");
-        let full = format!("applications/db/instances/{name}");
-        eventually(what, SOON, || async {
-            let mut client = self.client().await;
-            let answer = client.get_instance(GetInstanceRequest { name: full.clone() }).await;
-            let now = answer.map_err(|status| status.to_string())?.into_inner().instance.expect("it is in the answer");
+        self.instance_becomes(name, state, SOON).await
+    }
+
+    /// The same for what may take a while.
+    pub(crate) async fn instance_becomes(&self, name: &str, state: instance::State, limit: Duration) -> Instance {
+        eventually(format!("instance {name} to be {state:?}"), limit, || async {
+            let now = self.try_instance(name).await?;
             if now.state() == state { Ok(now) } else { Err(format!("{:?}", now.state())) }
         })
         .await
@@ -225,10 +274,42 @@ impl Drop for Stack {
     }
 }
 
+/// How a scheduler is started; the same value starts it again.
+#[derive(Debug, Clone)]
+pub(crate) struct Scheduler {
+    port: u16,
+    admin: u16,
+    namespace: Option<Arc<Namespace>>,
+    directory: PathBuf,
+}
+
+impl Scheduler {
+    pub(crate) fn start(&self) -> Actor {
+        self.start_within(&[], &self.directory.join(DATA))
+    }
+
+    fn start_within(&self, wrapper: &[&str], data_dir: &Path) -> Actor {
+        let mut command = quiesce_within(self.namespace.as_deref(), wrapper);
+        // Where nobody else is, every address is as safe as the loopback; it has to be told so.
+        let (host, insecure) = match self.namespace {
+            None => ("127.0.0.1", None),
+            Some(_) => ("0.0.0.0", Some("--insecure")),
+        };
+        command
+            .args(["scheduler", "--listen", &format!("{host}:{}", self.port)])
+            .args(insecure)
+            .args(["--admin-listen", &format!("127.0.0.1:{}", self.admin), "--data-dir"])
+            .arg(data_dir)
+            .current_dir(&self.directory);
+        Actor::start("scheduler", command)
+    }
+}
+
 /// How an agent is started; the same value starts it again.
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
     scheduler: String,
+    namespace: Option<Arc<Namespace>>,
     directory: PathBuf,
     cluster: String,
     pub(crate) instance: String,
@@ -251,27 +332,55 @@ impl Agent {
         self
     }
 
+    /// Runs it at the far end of this cable, whose near end is the scheduler's.
+    pub(crate) fn behind(mut self, stack: &Stack, cable: &Cable, namespace: &Arc<Namespace>) -> Self {
+        self.scheduler = format!("http://{}:{}", cable.address(End::Near), stack.port.number());
+        self.namespace = Some(Arc::clone(namespace));
+        self
+    }
+
     pub(crate) fn running(mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.command = command.into_iter().map(Into::into).collect();
         self
     }
 
     pub(crate) fn start(&self) -> Actor {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quiesce"));
+        let mut command = quiesce(self.namespace.as_deref());
         command
             .args(["agent", "--application", "db", "--cluster", &self.cluster, "--instance", &self.instance])
             .args(["--scheduler", &self.scheduler, "--log-format", "text", "--state-dir"])
             .arg(self.state_dir())
             .args(&self.flags)
+            .args(self.says_when_it_is_ready().then_some(["--ready-command", "false"]).into_iter().flatten())
             .arg("--")
             .args(&self.command)
             .current_dir(&self.directory);
         Actor::start(&self.instance, command)
     }
 
+    /// `application.py` does. On a busy machine its start takes longer than the second for which an application has to
+    /// live otherwise, so nothing but its word counts.
+    fn says_when_it_is_ready(&self) -> bool {
+        self.command.first().is_some_and(|program| program == "python3")
+    }
+
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.directory.join("state").join(&self.instance)
     }
+}
+
+/// The binary, where it is to run.
+fn quiesce(namespace: Option<&Namespace>) -> Command {
+    quiesce_within(namespace, &[])
+}
+
+/// The same, started by another command.
+fn quiesce_within(namespace: Option<&Namespace>, wrapper: &[&str]) -> Command {
+    let program = wrapper.iter().chain(&[env!("CARGO_BIN_EXE_quiesce")]).map(|word| (*word).to_owned());
+    let mut words: Vec<_> = namespace.into_iter().flat_map(Namespace::entrance).chain(program).collect();
+    let mut command = Command::new(words.remove(0));
+    command.args(words);
+    command
 }
 
 /// A process whose last words are shown when the test fails.

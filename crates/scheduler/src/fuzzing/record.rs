@@ -12,7 +12,7 @@ use crate::convert::resource::{application_to_wire, cluster_to_wire, instance_st
 use crate::hooks::{HookState, Presence};
 use crate::records::{
     AnchorRecord, ApplicationRecord, ClusterRecord, EventRecord, HistoryRecord, InstanceRecord, OperationRecord,
-    RequestIdRecord, Stored, TombstoneRecord,
+    RequestIdRecord, RestoredRecord, Stored, TombstoneRecord,
 };
 use crate::registry::{ApplicationView, ClusterView, InstanceView};
 
@@ -24,6 +24,7 @@ pub fn record(bytes: &[u8]) -> bool {
         holds(bytes, show_instance),
         holds(bytes, show_cluster),
         holds(bytes, |_: TombstoneRecord| ()),
+        holds(bytes, |_: RestoredRecord| ()),
         holds(bytes, show_operation),
         holds(bytes, show_event),
         holds(bytes, |_: RequestIdRecord| ()),

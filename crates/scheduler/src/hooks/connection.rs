@@ -24,8 +24,9 @@ use tower::{ServiceExt as _, service_fn};
 /// Longest wait for a connection to be made; the shortest accept timeout anybody sets is of this order.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up. Without it a call over a dead
-/// route waits for a quarter of an hour of retransmissions. There are no HTTP/2 pings: servers punish clients for them.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// route waits for a quarter of an hour of retransmissions, and a connection whose agent is gone stays as long, whoever has
+/// dialled. There are no HTTP/2 pings: servers punish clients for them.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Most bytes of headers taken from a hook: twice what a status with details needs.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Where requests on a connection seem to go; nothing is ever dialled by this name.

@@ -51,10 +51,10 @@ fn operation() -> (Operation, Vec<quiesce_operation::Event>) {
         instance: InstanceId::parse(name).unwrap(),
         cluster: cluster(at),
         stop_order: 1,
-        epoch: 7,
+        epoch: 6,
     };
     let id = OperationId::parse("op-1").unwrap();
-    Operation::accept(id, request, Policy::built_in(), vec![registered("db-0", "a")], vec![registered("db-1", "b")], 7)
+    Operation::accept(id, request, Policy::built_in(), vec![registered("db-0", "a")], vec![registered("db-1", "b")], 6)
 }
 
 fn application_record() -> ApplicationRecord {

@@ -56,7 +56,7 @@ impl Arrival {
             let Ok(data) = frame.into_data() else { continue };
             let length = gathered.len() + data.len();
             if length > MESSAGE_BYTES_MAX + PREFIX_BYTES {
-                return Err(Problem::LimitExceeded { limit: "message size" });
+                return Err(Problem::MessageTooLarge { maximum: MESSAGE_BYTES_MAX });
             }
             if length > SMALL_BYTES_MAX {
                 let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);

@@ -373,7 +373,11 @@ impl Entropy for Seeded {
 pub(super) struct Unplugged;
 
 impl Network for Unplugged {
-    fn listen<'a>(&'a self, _address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+    fn listen<'a>(
+        &'a self,
+        _address: &'a str,
+        _silence: Option<Duration>,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async { Err(io::ErrorKind::AddrNotAvailable.into()) })
     }
 

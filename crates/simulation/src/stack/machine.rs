@@ -78,7 +78,7 @@ impl Entropy for Chance {
 /// All connections of a run. Clones are the same wires.
 ///
 /// The simulated network loses for good what is sent into a partition. Real TCP would send it again and again, and then
-/// get through or give up. Here it always gives up: the end that asked for it is told after `silence`, the other end is
+/// get through or give up. Here it always gives up: the end that dialled is told after its `silence`, the other end is
 /// told nothing. A connection whose ends did not ask stays as it is, dead and open, which is what a firewall that has
 /// forgotten it does to a connection; keep-alives have to find out.
 #[derive(Clone, Default)]
@@ -145,8 +145,13 @@ struct Place {
 }
 
 impl Network for Place {
-    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+    fn listen<'a>(
+        &'a self,
+        address: &'a str,
+        _silence: Option<Duration>,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
+            // Only the end that dialled is told, see [`Wires`].
             let listener = TcpListener::bind(address).await?;
             Ok(Box::new(Door { listener, wires: self.wires.clone() }) as Box<dyn Listener>)
         })
@@ -209,7 +214,7 @@ struct Wire {
 }
 
 impl Wire {
-    /// The end that asked for it learns that the connection is broken.
+    /// The end that dialled learns that the connection is broken.
     fn check(&self, cx: &Context<'_>) -> io::Result<()> {
         if !self.dialled {
             return Ok(());

@@ -86,7 +86,7 @@ pub(super) struct Plug {
 }
 
 impl Network for Plug {
-    fn listen<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+    fn listen<'a>(&'a self, _: &'a str, _: Option<Duration>) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async { Err(io::Error::new(io::ErrorKind::Unsupported, "calls come in over the wire")) })
     }
 

@@ -14,7 +14,7 @@ use quiesce_simulation::machine::temper::{Executable, Kinship, Offspring, OnTerm
 use quiesce_simulation::machine::{Fate, Home, What};
 use tokio::time::sleep;
 
-use crate::story::{GRACE, Story, told};
+use crate::story::{GRACE, Story, kill, told};
 
 /// Far more writes than a story has; should it ever write for ever, the test says so.
 const WRITES_MAX: usize = 200;
@@ -57,16 +57,28 @@ fn decent() -> Vec<(&'static str, Temper)> {
     ]
 }
 
-/// Start, shutdown, hold, start elsewhere and back: with an agent that comes back whenever it is killed.
-async fn story_with(home: Home, temper: Temper, nth: usize, fate: Fate) -> (Story, bool) {
-    let story = Story::at(home, nth as u64);
+/// What is asked of an agent that comes back whenever it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plot {
+    /// It starts its application by itself, and is told to stop it.
+    Leave,
+    /// It stands by: started, stopped, started again under the next epoch, stopped again.
+    Return,
+}
+
+/// What becomes of some of the writes of a story; the others succeed.
+type Plan = BTreeMap<usize, Fate>;
+
+/// A story, and how many writes there were in it.
+async fn story_of(plot: Plot, home: Home, temper: Temper, plan: Plan) -> (Story, usize) {
+    let story = if plot == Plot::Return { Story::of_a_standby(1) } else { Story::at(home, 1) };
     story.machine.set_temper(temper);
     let writes = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&writes);
+    let (counted, fates) = (Arc::clone(&writes), plan.clone());
     story.machine.set_fate(move |_| {
         let this = counted.fetch_add(1, Ordering::Relaxed);
         assert!(this < WRITES_MAX, "it writes and writes");
-        if this == nth { fate } else { Fate::Durable }
+        fates.get(&this).copied().unwrap_or(Fate::Durable)
     });
     let supervisor = async {
         loop {
@@ -76,28 +88,38 @@ async fn story_with(home: Home, temper: Temper, nth: usize, fate: Fate) -> (Stor
         }
     };
     let user = async {
-        story.until_state(AppState::Running).await;
-        let epoch = i64::try_from(story.epochs()[0]).unwrap();
-        let stopped = story.shutdown_in_attempts(epoch).await;
-        (epoch, stopped)
+        match plot {
+            Plot::Leave => {
+                story.until_state(AppState::Running).await;
+                stop(&story, "s", story.epochs()[0], &plan).await;
+            }
+            Plot::Return => {
+                for round in ["there", "back"] {
+                    let epoch = story.start_anew().await;
+                    assert_eq!(story.epochs(), [epoch], "ready is running: {plan:?}:\n{}", story.log());
+                    stop(&story, round, epoch, &plan).await;
+                }
+            }
+        }
+        let starts = story.starts();
+        sleep(Duration::from_secs(100)).await;
+        assert_eq!(story.starts(), starts, "held is held: {plan:?}:\n{}", story.log());
     };
-    let (epoch, stopped) = tokio::select! {
+    tokio::select! {
         biased;
-        done = user => done,
+        () = user => {}
         () = supervisor => unreachable!("it loops"),
-    };
-    let outcome = stopped.result.unwrap().outcome();
-    assert_ne!(outcome, Outcome::Unknown);
-    let context = || format!("write {nth} {fate:?}:\n{}", story.log());
-    if matches!(outcome, Outcome::Stopped | Outcome::NotRunning) {
-        assert_eq!(story.epochs(), [0; 0], "stopped is stopped: {}", context());
     }
-    // In a container the agent takes its application with it, and what starts then is the next run under the epoch.
-    assert!(story.starts() == 1 || home == Home::Container, "one start: {}", context());
     story.check();
-    assert!(epoch >= 1);
-    let hit = writes.load(Ordering::Relaxed) > nth;
-    (story, hit)
+    let writes = writes.load(Ordering::Relaxed);
+    (story, writes)
+}
+
+async fn stop(story: &Story, round: &str, epoch: u64, plan: &Plan) {
+    let ended = story.shutdown_in_attempts(round, i64::try_from(epoch).unwrap()).await.result.unwrap();
+    let context = || format!("{plan:?}: {ended:?}:\n{}", story.log());
+    assert!(matches!(ended.outcome(), Outcome::Stopped | Outcome::NotRunning) && ended.held, "{}", context());
+    assert_eq!(story.epochs(), [0; 0], "stopped is stopped: {}", context());
 }
 
 /// One attempt tells nobody twice. Written down and then killed, an agent may have told nobody: that is what the next
@@ -111,13 +133,15 @@ fn told_once_an_attempt(story: &Story, what: &str) {
     }
 }
 
-fn everywhere(home: Home, fate: Fate) {
+/// Every write of every story meets this fate once.
+fn everywhere(plot: Plot, home: Home, fate: Fate) {
     for (name, temper) in decent() {
         for nth in 0.. {
-            let (story, hit) = told(story_with(home, temper.clone(), nth, fate));
-            told_once_an_attempt(&story, &format!("{name}, write {nth}, {fate:?}"));
-            if !hit {
-                assert!(nth > 5, "{name}: a story has more writes than {nth}");
+            let plan = Plan::from([(nth, fate)]);
+            let (story, writes) = told(story_of(plot, home, temper.clone(), plan));
+            told_once_an_attempt(&story, &format!("{name}, {plot:?}, write {nth}, {fate:?}"));
+            if writes <= nth {
+                assert!(nth > 8, "{name}: a story has more writes than {nth}");
                 break;
             }
         }
@@ -126,30 +150,82 @@ fn everywhere(home: Home, fate: Fate) {
 
 #[test]
 fn killed_before_any_write_it_neither_starts_nor_tells_twice() {
-    everywhere(Home::Host, Fate::CrashBefore);
+    everywhere(Plot::Leave, Home::Host, Fate::CrashBefore);
+    everywhere(Plot::Return, Home::Host, Fate::CrashBefore);
 }
 
 #[test]
 fn killed_after_any_write_it_neither_starts_nor_tells_twice() {
-    everywhere(Home::Host, Fate::CrashAfter);
+    everywhere(Plot::Leave, Home::Host, Fate::CrashAfter);
+    everywhere(Plot::Return, Home::Host, Fate::CrashAfter);
+}
+
+#[test]
+fn killed_at_any_two_writes_likewise() {
+    let fates = [Fate::CrashBefore, Fate::CrashAfter];
+    for (first, second) in fates.into_iter().flat_map(|first| fates.map(|second| (first, second))) {
+        let mut writes = WRITES_MAX;
+        for nth in 0..WRITES_MAX {
+            for later in nth + 1..WRITES_MAX {
+                let plan = Plan::from([(nth, first), (later, second)]);
+                let (story, made) = told(story_of(Plot::Return, Home::Host, Temper::default(), plan));
+                told_once_an_attempt(&story, &format!("writes {nth} and {later}, {first:?} and {second:?}"));
+                writes = made;
+                if made <= later {
+                    break;
+                }
+            }
+            if writes <= nth + 1 {
+                break;
+            }
+        }
+        assert!((10..WRITES_MAX).contains(&writes), "{writes} writes");
+    }
 }
 
 #[test]
 fn in_a_container_likewise() {
-    everywhere(Home::Container, Fate::CrashBefore);
-    everywhere(Home::Container, Fate::CrashAfter);
+    everywhere(Plot::Leave, Home::Container, Fate::CrashBefore);
+    everywhere(Plot::Leave, Home::Container, Fate::CrashAfter);
 }
 
 #[test]
 fn a_disk_that_is_full_for_any_one_write_breaks_no_promise() {
-    everywhere(Home::Host, Fate::Refused(io::ErrorKind::StorageFull));
+    everywhere(Plot::Leave, Home::Host, Fate::Refused(io::ErrorKind::StorageFull));
+    everywhere(Plot::Return, Home::Host, Fate::Refused(io::ErrorKind::StorageFull));
 }
 
 #[test]
 fn a_slow_disk_changes_nothing() {
     for takes in [1, 3, 20] {
-        everywhere(Home::Host, Fate::Slow(Duration::from_secs(takes)));
+        everywhere(Plot::Leave, Home::Host, Fate::Slow(Duration::from_secs(takes)));
     }
+}
+
+#[test]
+fn a_full_disk_is_not_asked_without_pause() {
+    told(async {
+        let mut story = Story::new(1);
+        story.ladder = "SIGINT:0s,SIGTERM";
+        story.machine.set_temper(Temper { on_term: OnTerm::Hangs, ..Temper::default() });
+        let agent = story.agent();
+        story.until_state(AppState::Running).await;
+        let mut refused = 0;
+        story.machine.set_fate(move |write| {
+            let is_next_step = write.content.is_some_and(|text| String::from_utf8_lossy(text).contains("\"rung\": 1"));
+            refused += usize::from(is_next_step);
+            assert!(refused < WRITES_MAX, "it writes and writes");
+            if is_next_step { Fate::Refused(io::ErrorKind::StorageFull) } else { Fate::Durable }
+        });
+        let (ended, ()) = tokio::join!(story.shutdown("s1", 1), async {
+            sleep(GRACE).await;
+            let mut hook = story.straw.hook().await;
+            hook.kill_application(kill("s1")).await.unwrap();
+        });
+        assert_eq!(ended.result.unwrap().outcome(), Outcome::Killed);
+        assert_eq!(story.terms(), 0, "what is not written down is not done");
+        drop(agent);
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use quiesce_simulation::machine::What;
 use quiesce_simulation::machine::temper::{Kinship, Offspring, OnTerm, Speech, Temper};
 use tokio::time::Instant;
 
-use crate::story::{INSTANCE, Story, told};
+use crate::story::{INSTANCE, Story, kill, told};
 
 async fn running(temper: Temper) -> (Story, quiesce_simulation::machine::agent::Agent) {
     let story = Story::new(5);
@@ -61,12 +61,7 @@ fn who_ignores_sigterm_is_found_beforehand_and_killed_only_on_order() {
             story.until("told", |story| story.terms() == 1).await;
             tokio::time::sleep(Duration::from_secs(300)).await;
             assert_eq!(story.epochs(), [1], "nobody kills it by himself");
-            let kill = v1::KillApplicationRequest {
-                shutdown_id: "s1".to_owned(),
-                completion_token: "qct1.c2VjcmV0".to_owned(),
-                ..Default::default()
-            };
-            hook.kill_application(kill).await.unwrap();
+            hook.kill_application(kill("s1")).await.unwrap();
             assert_eq!(story.epochs(), [1], "it cannot be killed for a while");
         });
         let result = ended.result.unwrap();

@@ -10,18 +10,23 @@ use futures::StreamExt as _;
 use quiesce_agent::args::Settings;
 use quiesce_agent::identity::Identity;
 use quiesce_agent::process::signal::Signal;
-use quiesce_agent::supervise::Config;
+use quiesce_agent::supervise::{Config, StopMethod};
 use quiesce_protocol::v1::hook_info::AppState;
 use quiesce_protocol::v1::start_result::Outcome;
-use quiesce_protocol::v1::{self, OperationKind, ShutdownRequest, ShutdownStatus, StartApplicationRequest};
+use quiesce_protocol::v1::{
+    self, KillApplicationRequest, OperationKind, ShutdownRequest, ShutdownStatus, StartApplicationRequest, StopResult,
+    stop_result,
+};
 use quiesce_simulation::machine::agent::Agent;
 use quiesce_simulation::machine::{Happening, Home, Machine, What};
 use tokio::time::{sleep, timeout};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::straw::Straw;
 
 pub(crate) const INSTANCE: &str = "applications/db/instances/db-0";
+
+const TOKEN: &str = "qct1.c2VjcmV0";
 
 /// Longer than anything in a story, in virtual time.
 pub(crate) const PLENTY: Duration = Duration::from_secs(900);
@@ -39,6 +44,8 @@ pub(crate) struct Story {
     pub(crate) machine: Machine,
     pub(crate) straw: Straw,
     standby: bool,
+    /// How the application is told to stop.
+    pub(crate) ladder: &'static str,
     happened: Arc<Mutex<Vec<Happening>>>,
 }
 
@@ -57,14 +64,15 @@ impl Story {
         let log = Arc::clone(&happened);
         let observer = Arc::new(move |happening: &Happening| log.lock().unwrap().push(happening.clone()));
         let machine = Machine::new("edge-1", home, seed, observer);
-        Self { machine, straw: Straw::new(), standby: false, happened }
+        Self { machine, straw: Straw::new(), standby: false, ladder: "SIGTERM", happened }
     }
 
     /// Begins a life of the agent.
     pub(crate) fn agent(&self) -> Agent {
         self.straw.forget();
         let identity = Identity::new("db", "db-0", "edge-1").unwrap();
-        let config = Config::new(vec!["database".into()]);
+        let mut config = Config::new(vec!["database".into()]);
+        config.stop = StopMethod::Signals(self.ladder.parse().unwrap());
         let settings = Settings { standby: self.standby, ..Settings::new(identity, PathBuf::from("/state"), config) };
         Agent::start(&self.machine, settings, self.straw.reach(self.machine.surroundings()))
     }
@@ -134,7 +142,7 @@ impl Story {
             attempt,
             kind: OperationKind::Migrate.into(),
             grace_period: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
-            completion_token: "qct1.c2VjcmV0".to_owned(),
+            completion_token: TOKEN.to_owned(),
             epoch,
             ..Default::default()
         };
@@ -154,13 +162,16 @@ impl Story {
         self.eventually("the end of the shutdown", joined).await
     }
 
-    /// As a scheduler does it: another attempt whenever a grace period is over.
-    pub(crate) async fn shutdown_in_attempts(&self, epoch: i64) -> ShutdownStatus {
+    /// As a scheduler does it: another attempt when a grace period is over, or an attempt came to nothing.
+    pub(crate) async fn shutdown_in_attempts(&self, round: &str, epoch: i64) -> ShutdownStatus {
         for attempt in 1..=ATTEMPTS_MAX {
-            let id = format!("s{attempt}");
+            let id = format!("{round}-{attempt}");
             let joined = async |story: &Self| story.shutdown_once(&id, epoch, attempt).await.ok();
-            if let Ok(done) = timeout(GRACE, self.eventually("the end of the shutdown", joined)).await {
-                return done;
+            let ended = timeout(GRACE, self.eventually("the end of the shutdown", joined)).await;
+            let stopped = |result: &StopResult| result.outcome() != stop_result::Outcome::StillRunning;
+            match ended {
+                Ok(status) if status.result.as_ref().is_some_and(stopped) => return status,
+                Ok(_) | Err(_) => {}
             }
         }
         panic!("{ATTEMPTS_MAX} attempts; what happened:\n{}", self.log());
@@ -168,18 +179,34 @@ impl Story {
 
     /// A whole start, likewise. Says whether the application came up.
     pub(crate) async fn start(&self, epoch: i64) -> bool {
-        let joined = async |story: &Self| {
-            let request = StartApplicationRequest { epoch, instance: INSTANCE.to_owned(), ..Default::default() };
-            let mut reports = story.straw.hook().await.start_application(request).await.ok()?.into_inner();
-            while let Some(response) = reports.next().await {
-                let status = response.ok()?.status?;
-                if let Some(result) = status.result {
-                    return Some(result.outcome() == Outcome::Ready);
-                }
-            }
-            None
-        };
+        let joined = async |story: &Self| story.start_once(epoch).await.ok();
         self.eventually("the end of the start", joined).await
+    }
+
+    /// As a scheduler does it: under a new epoch when one was used up by a start that came to nothing.
+    pub(crate) async fn start_anew(&self) -> u64 {
+        for _ in 0..ATTEMPTS_MAX {
+            let epoch = self.straw.next_epoch();
+            let joined = async |story: &Self| match story.start_once(epoch).await {
+                Ok(ready) => Some(ready),
+                Err(status) => (status.code() == Code::FailedPrecondition).then_some(false),
+            };
+            if self.eventually("the end of the start", joined).await {
+                return u64::try_from(epoch).unwrap();
+            }
+        }
+        panic!("{ATTEMPTS_MAX} starts; what happened:\n{}", self.log());
+    }
+
+    async fn start_once(&self, epoch: i64) -> Result<bool, Status> {
+        let request = StartApplicationRequest { epoch, instance: INSTANCE.to_owned(), ..Default::default() };
+        let mut reports = self.straw.hook().await.start_application(request).await?.into_inner();
+        while let Some(response) = reports.next().await {
+            if let Some(result) = response?.status.unwrap().result {
+                return Ok(result.outcome() == Outcome::Ready);
+            }
+        }
+        Err(Status::unavailable("the connection ended"))
     }
 
     /// What holds for every story, whatever happened in it.
@@ -205,6 +232,15 @@ impl Story {
                 What::Signalled(_) => {}
             }
         }
+    }
+}
+
+/// The order to kill.
+pub(crate) fn kill(shutdown_id: &str) -> KillApplicationRequest {
+    KillApplicationRequest {
+        shutdown_id: shutdown_id.to_owned(),
+        completion_token: TOKEN.to_owned(),
+        ..Default::default()
     }
 }
 

@@ -129,3 +129,18 @@ async fn dropping_the_proxy_takes_its_connections_along() {
     let ended = tokio::time::timeout(LIMIT, stream.read(&mut [0])).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
+
+#[tokio::test]
+async fn a_stranded_connection_is_silent_while_a_new_one_passes() {
+    let (proxy, mut stranded) = connected().await;
+    proxy.strand_connections();
+    say(&mut stranded, "lost").await;
+    let mut other = TcpStream::connect(proxy.address()).await.unwrap();
+    say(&mut other, "kept").await;
+    hear(&mut other, "kept").await;
+    proxy.set_mode(Mode::Pass);
+    say(&mut other, "again").await;
+    hear(&mut other, "again").await;
+    assert!(is_silent(&stranded));
+    assert_eq!(proxy.open(), 2);
+}

@@ -51,9 +51,9 @@ impl Scene {
             labels: BTreeMap::new(),
             time: moment(1_000),
         };
-        let member = Registered { instance: instance(), cluster: cluster(), stop_order: 0, epoch: 3 };
+        let member = Registered { instance: instance(), cluster: cluster(), stop_order: 0, epoch: 2 };
         let id = OperationId::parse("op-1").unwrap();
-        let (operation, events) = Operation::accept(id, request, Policy::built_in(), vec![member], Vec::new(), 3);
+        let (operation, events) = Operation::accept(id, request, Policy::built_in(), vec![member], Vec::new(), 2);
         let event = EventRecord::new(&operation, &events[0]);
         let application = ApplicationRecord {
             name: application(),

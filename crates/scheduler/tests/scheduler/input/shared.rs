@@ -58,6 +58,7 @@ pub(super) fn application(path: &str) -> Vec<Row> {
         ]
         .map(|field| ignored(at(field), "output only")),
     );
+    rows.push(free(at("restore_time"), "named in an update_mask it is cleared, and whoever clears it leaves it unset"));
     rows
 }
 

@@ -1,5 +1,6 @@
 //! An application in memory that does what a test tells it, and remembers what it was told.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +39,7 @@ pub(crate) struct Scripted {
     status: watch::Sender<AppStatus>,
     manner: Manner,
     told: Mutex<Vec<Told>>,
+    disk_is_full: AtomicBool,
     capabilities: Capabilities,
 }
 
@@ -72,7 +74,8 @@ impl Scripted {
             durable: true,
         };
         let told = Mutex::default();
-        Arc::new(Self { status: watch::Sender::new(status), manner, told, capabilities })
+        let disk_is_full = AtomicBool::new(false);
+        Arc::new(Self { status: watch::Sender::new(status), manner, told, disk_is_full, capabilities })
     }
 
     /// Can be stopped, and nothing else.
@@ -120,6 +123,11 @@ impl Scripted {
             status.processes = 1;
             status.end = None;
         });
+    }
+
+    /// From now on starts can be written down, or not.
+    pub(crate) fn fill_disk(&self, full: bool) {
+        self.disk_is_full.store(full, Ordering::SeqCst);
     }
 
     pub(crate) fn become_ready(&self) {
@@ -207,6 +215,9 @@ impl Application for Scripted {
     fn start(&self, order: StartOrder) -> BoxFuture<'_, Result<(), StartError>> {
         Box::pin(async move {
             let Permission::New(epoch) = order.permission else { return Err(StartError::Unsupported) };
+            if self.disk_is_full.load(Ordering::SeqCst) {
+                return Err(StartError::NotDurable("no room left".into()));
+            }
             self.note(Told::Start(epoch));
             self.status.send_modify(|status| {
                 *status = AppStatus {

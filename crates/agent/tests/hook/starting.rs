@@ -127,6 +127,22 @@ async fn only_a_higher_epoch_starts_and_only_when_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn a_start_that_could_not_be_recorded_is_tried_again_under_its_epoch() {
+    let app = Scripted::stopped();
+    let world = World::new(app.clone()).await;
+    app.fill_disk(true);
+    for _ in 0..2 {
+        assert_eq!(start_refusal(&world, 3).await, (Code::Unavailable, "NOT_SERVING".to_owned()));
+    }
+    app.fill_disk(false);
+    let mut starts = start(&world, 3).await.unwrap();
+    starts.until_phase(StartPhase::Starting).await;
+    app.become_ready();
+    assert_eq!(starts.until_phase(StartPhase::Ready).await.result.unwrap().outcome(), Outcome::Ready);
+    assert_eq!(app.told(), [Told::Start(3)]);
+}
+
+#[tokio::test]
 async fn no_start_while_a_shutdown_runs() {
     let app = Scripted::running(Manner::Waits);
     let world = World::new(app.clone()).await;

@@ -160,6 +160,41 @@ async fn a_start_is_admitted_once_with_a_rising_epoch() {
 }
 
 #[tokio::test]
+async fn no_start_is_admitted_while_a_copy_may_run_on_another_cluster() {
+    let mut world = World::start().await;
+    world.create("applications/shop", "b").await;
+    let two = "applications/shop/instances/two";
+    for (name, cluster) in [(ONE, "a"), (two, "b")] {
+        let instance = v1::Instance { cluster: cluster.to_owned(), ..dial_in(name, cluster).instance.unwrap() };
+        let request = v1::RegisterInstanceRequest { instance: Some(instance), ..Default::default() };
+        world.gateway.register_instance(request).await.unwrap();
+    }
+    let there = v1::AdmitStartRequest { instance: two.to_owned(), ..admit("s1", "b") };
+    let epoch = world.gateway.admit_start(there).await.unwrap().into_inner().epoch;
+
+    // As behind a migration that was abandoned half-way: the application belongs here, and may run there.
+    let home = v1::UpdateApplicationRequest {
+        application: Some(application("applications/shop", "a")),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["cluster".to_owned()] }),
+        ..Default::default()
+    };
+    world.scheduler.update_application(home).await.unwrap();
+    let refused = world.gateway.admit_start(admit("s2", "a")).await;
+    assert!(refused.as_ref().unwrap_err().message().contains("two"), "{refused:?} names who may still run");
+    expect_error(refused, Code::FailedPrecondition, "START_NOT_PERMITTED");
+
+    let result = v1::StopResult {
+        outcome: v1::stop_result::Outcome::Stopped.into(),
+        evidence: v1::Evidence::ChildReaped.into(),
+        ..Default::default()
+    };
+    let end = v1::ReportEndRequest { instance: two.to_owned(), agent_id: "b".to_owned(), epoch, result: Some(result) };
+    world.gateway.report_end(end).await.unwrap();
+    assert_eq!(world.gateway.admit_start(admit("s2", "a")).await.unwrap().into_inner().epoch, epoch + 1);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_start_is_refused_elsewhere_and_during_operations() {
     let mut world = World::start().await;
     let hook = world.populated("shop", Stop::Hang).await;

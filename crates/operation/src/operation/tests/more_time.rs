@@ -57,6 +57,27 @@ fn an_operator_may_go_beyond_the_limit_and_less_has_no_effect() {
 }
 
 #[test]
+fn who_keeps_asking_for_more_time_is_killed_at_the_limit_and_verified_like_any_other() {
+    let policy = Policy { max_extension: secs(30), ..once(FailureStrategy::Force) };
+    let mut world = World::deletion(policy).until_stopping();
+    for second in 0..90 {
+        assert_eq!(world.state(), StateName::Stopping, "after {second} s");
+        let wish = StopReport { wanted_grace_period: Some(secs(3600)), ..report(second + 1, StopPhase::Stopping) };
+        world.says("a-0", wish);
+        world.pass(secs(1));
+    }
+    assert_eq!(world.state(), StateName::Forcing);
+    let attempt = world.fence("a-0");
+    assert!(world.drain().contains(&Effect::Kill { instance: id("a-0"), attempt }));
+    world.answer_kill("a-0", Ok(()));
+    assert_eq!(world.state(), StateName::Forcing, "having been killed is no end");
+    world.ends("a-0", 100, StopOutcome::Killed);
+    world.answer_probes();
+    world.conclude_all();
+    assert_eq!(world.state(), StateName::Succeeded);
+}
+
+#[test]
 fn time_given_before_the_hook_has_answered_counts_and_the_hook_hears_of_it() {
     let mut world = World::deletion(once(FailureStrategy::GiveUp)).until_stopping();
     let step = world.operation.extend(world.now, secs(90)).unwrap();

@@ -451,9 +451,13 @@ fn files() -> Vec<PathBuf> {
         for entry in fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
             let entry = entry.expect("a directory entry can be read");
             let name = entry.file_name();
+            // In a linked work tree `.git` is a file, and names a place of that machine.
+            if name == ".git" {
+                continue;
+            }
             let kind = entry.file_type().expect("the kind of a directory entry is known");
             if kind.is_dir() {
-                if !["target", ".git", "node_modules", ".venv", "__pycache__"].iter().any(|skipped| name == *skipped) {
+                if !["target", "node_modules", ".venv", "__pycache__"].iter().any(|skipped| name == *skipped) {
                     directories.push(entry.path());
                 }
             } else if kind.is_file() {

@@ -13,7 +13,7 @@ mod carry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -55,6 +55,20 @@ pub struct Wire {
     inner: Arc<Inner>,
 }
 
+/// What may be left of a [`Wire`].
+#[derive(Debug)]
+pub struct Remains {
+    inner: Weak<Inner>,
+}
+
+impl Remains {
+    /// Whether nobody holds the wire any more.
+    #[must_use]
+    pub fn are_gone(&self) -> bool {
+        self.inner.strong_count() == 0
+    }
+}
+
 struct Inner {
     chance: Chance,
     state: Mutex<State>,
@@ -82,6 +96,12 @@ struct Served {
     party: Party,
     service: Service,
     closed: CancellationToken,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inner")
+    }
 }
 
 impl fmt::Debug for Wire {
@@ -147,6 +167,19 @@ impl Wire {
     pub fn heal_all(&self) {
         self.state().cut.clear();
         self.changed();
+    }
+
+    /// Takes the wire down: nobody serves and nobody listens any more. What is served holds the wire in turn, so without
+    /// this neither would ever be freed.
+    pub fn take_down(&self) {
+        let State { served, tap, .. } = std::mem::take(&mut *self.state());
+        drop((served, tap));
+    }
+
+    /// By this it can be told later whether anybody still holds the wire.
+    #[must_use]
+    pub fn remains(&self) -> Remains {
+        Remains { inner: Arc::downgrade(&self.inner) }
     }
 
     fn changed(&self) {

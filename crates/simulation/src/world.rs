@@ -30,7 +30,7 @@ use crate::machine::Machine;
 use crate::machine::temper::Helper;
 use crate::scenario::{Scenario, decent_temper};
 use crate::story::Story;
-use crate::wire::{Channel, Party, Wire};
+use crate::wire::{Channel, Party, Remains, Wire};
 use agent::{AgentParty, DiskPlan, Keeping, Plug};
 use clocks::{Clocks, Seeded};
 use scheduler::{Blow, SchedulerParty};
@@ -104,6 +104,11 @@ pub(crate) struct World {
 /// When the runtime cannot be made.
 #[must_use]
 pub fn run(seed: u64, story: bool) -> Outcome {
+    run_to_the_last(seed, story).0
+}
+
+/// As [`run`], with what may be left of the world afterwards.
+fn run_to_the_last(seed: u64, story: bool) -> (Outcome, Remains) {
     notice_panics();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
@@ -117,7 +122,7 @@ pub fn run(seed: u64, story: bool) -> Outcome {
     outcome
 }
 
-async fn live(seed: u64, wanted: bool) -> Outcome {
+async fn live(seed: u64, wanted: bool) -> (Outcome, Remains) {
     let chance = Chance::new(seed);
     let scenario = Scenario::draw(&chance);
     let story = Story::begin(wanted);
@@ -139,12 +144,14 @@ async fn live(seed: u64, wanted: bool) -> Outcome {
     world.laws.tell_violations();
     let ends = world.laws.operations().iter().map(Operation::state).collect();
     parties.shutdown().await;
-    Outcome {
+    world.wire.take_down();
+    let outcome = Outcome {
         violations: world.laws.violations(),
         ends,
         simulated: Duration::from_millis(world.story.now_ms()),
         story: world.story.lines(),
-    }
+    };
+    (outcome, world.wire.remains())
 }
 
 impl World {
@@ -356,4 +363,18 @@ fn notice_panics() {
             }
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_to_the_last;
+
+    /// A hundred thousand worlds would not fit into the memory of a machine otherwise.
+    #[test]
+    fn a_world_leaves_nothing_behind() {
+        for seed in 0..8 {
+            let (_, remains) = run_to_the_last(seed, false);
+            assert!(remains.are_gone(), "somebody still holds the wire of seed {seed}");
+        }
+    }
 }

@@ -136,6 +136,15 @@ impl Shutdown {
         self.sequence
     }
 
+    /// The phase that begins when its record is written. Said before, a crash in between would take it back (H5).
+    fn phase_to_come(&self) -> Phase {
+        match (&self.stage, self.kill) {
+            (_, Kill::UnderWay) => Phase::Killing,
+            (Stage::Committing, _) => Phase::Stopping,
+            _ => Phase::Accepted,
+        }
+    }
+
     pub(super) fn to_record(&self, last: Option<Report>) -> ShutdownRecord {
         ShutdownRecord {
             shutdown_id: self.order.shutdown_id.clone(),
@@ -148,7 +157,7 @@ impl Shutdown {
             grace: self.grace,
             heartbeat: self.order.heartbeat,
             settle: self.order.settle,
-            phase: self.phase,
+            phase: self.phase.max(self.phase_to_come()),
             ran: self.ran,
             incarnation: self.incarnation,
             last,

@@ -237,12 +237,16 @@ impl Engine {
                     "cannot record that it is about to be told to stop",
                 );
             }
-            (Recorded::Commitment, Ok(())) => self.hold_or_tell(),
+            (Recorded::Commitment, Ok(())) => {
+                shutdown.phase = shutdown.phase.max(Phase::Stopping);
+                self.hold_or_tell();
+            }
             (Recorded::Kill, result) => {
                 if let Err(error) = result {
                     // The order to kill stands; a lost record lets a later program report the phase before, once.
                     error!(error = %chain(&error), "the order to kill cannot be recorded");
                 }
+                shutdown.phase = shutdown.phase.max(Phase::Killing);
                 self.send_kill();
             }
             (Recorded::Result, result) => {
@@ -300,7 +304,6 @@ impl Engine {
     fn commit(&mut self) {
         let Some(shutdown) = self.shutdown.as_mut() else { return };
         shutdown.stage = Stage::Committing;
-        shutdown.phase = shutdown.phase.max(Phase::Stopping);
         self.record_shutdown(Recorded::Commitment, None);
     }
 
@@ -374,7 +377,6 @@ impl Engine {
     fn kill_now(&mut self) {
         let Some(shutdown) = self.shutdown.as_mut() else { return };
         shutdown.stage = Stage::Waiting;
-        shutdown.phase = Phase::Killing;
         shutdown.kill = Kill::UnderWay;
         self.record_shutdown(Recorded::Kill, None);
     }

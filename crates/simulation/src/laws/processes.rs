@@ -20,8 +20,9 @@ pub(crate) struct Processes {
     /// Which shutdown each agent wrote down last before telling.
     telling: BTreeMap<String, String>,
     told: BTreeSet<(Arc<str>, Identity, String)>,
-    /// Instances somebody has allowed to go on without proof of their end.
-    excused: BTreeSet<String>,
+    /// Instances somebody has allowed to go on without proof of their end, with the epoch of the permission that was let
+    /// pass; 0 where it was used already.
+    excused: BTreeMap<String, u64>,
 }
 
 struct Run {
@@ -40,13 +41,13 @@ impl Processes {
     }
 
     pub(super) fn live_clusters(&self) -> BTreeSet<String> {
-        let unexcused = self.live.iter().filter(|(_, run)| !self.excused.contains(&run.instance));
+        let unexcused = self.live.iter().filter(|(_, run)| !self.excused.contains_key(&run.instance));
         unexcused.map(|((machine, _), _)| cluster(machine).to_owned()).collect()
     }
 
     /// Instances with a live process that nobody is excused for.
     pub(super) fn live_instances(&self) -> BTreeSet<&str> {
-        let unexcused = self.live.values().filter(|run| !self.excused.contains(&run.instance));
+        let unexcused = self.live.values().filter(|run| !self.excused.contains_key(&run.instance));
         unexcused.map(|run| run.instance.as_str()).collect()
     }
 
@@ -55,8 +56,9 @@ impl Processes {
         self.told.iter().any(|(.., shutdown)| shutdown.split('.').next() == Some(operation))
     }
 
-    pub(super) fn excuse(&mut self, instance: &str) {
-        self.excused.insert(instance.to_owned());
+    pub(super) fn excuse(&mut self, instance: &str, permitted: u64) {
+        let excused = self.excused.entry(instance.to_owned()).or_default();
+        *excused = permitted.max(*excused);
     }
 
     /// The end of a run was verified.
@@ -94,13 +96,16 @@ fn started(state: &mut State, happening: &Happening) {
     let Happening { machine, instance, epoch, .. } = happening;
     let processes = &state.processes;
     let here = processes.highest.get(machine).copied().unwrap_or_default();
-    if processes.excused.contains(instance) && *epoch <= here {
-        // Somebody has let it pass that nobody knew its end; its agent never heard of that, and its permission stands.
+    if processes.excused.get(instance).is_some_and(|permitted| *epoch <= here.max(*permitted)) {
+        // Somebody has let it pass that nobody knew its end; its agent never heard of that, and its permission stands:
+        // also one that it had written down and not used yet.
+        let highest = state.processes.highest.entry(Arc::clone(machine)).or_default();
+        *highest = (*epoch).max(*highest);
         return;
     }
     let mut broken = Vec::new();
     for ((other, process), run) in &processes.live {
-        let excused = processes.excused.contains(&run.instance);
+        let excused = processes.excused.contains_key(&run.instance);
         if cluster(other) != cluster(machine) && !excused {
             let Run { instance: theirs, epoch: older } = run;
             broken.push((

@@ -26,7 +26,10 @@ pub(super) fn stored(state: &mut State, story: &Story, now: Moment, value: &[u8]
     }
     for one in after.overrides() {
         if let (OverrideKind::AllowUnverified, Some(instance)) = (one.kind, &one.instance) {
-            state.processes.excuse(instance.as_str());
+            // A target that is given up on the way back may not have used the epoch it was ordered to start under.
+            let given_up =
+                after.undo().iter().find(|target| target.instance == *instance && target.run == Run::Unverified);
+            state.processes.excuse(instance.as_str(), given_up.map_or(0, |target| target.epoch));
         }
     }
     for member in after.members().iter().chain(after.undo()).filter(|member| member.is_verified()) {

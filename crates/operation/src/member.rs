@@ -291,13 +291,18 @@ impl Member {
         }
     }
 
-    /// The deadline that counts: after a recovery not before the hook had a chance to speak.
-    pub(crate) fn grace_deadline(&self) -> Option<Moment> {
+    /// How long its hook watches on after the end, and says nothing of the end before: no time of the application.
+    pub(crate) fn settling(&self, settle_period: Duration) -> Duration {
+        if self.capabilities.settle { settle_period } else { Duration::ZERO }
+    }
+
+    /// The deadline that counts: with the time to settle, and after a recovery not before the hook had a chance to speak.
+    pub(crate) fn grace_deadline(&self, settle_period: Duration) -> Option<Moment> {
         // With a kill under way the kill's own timer decides.
         if let Run::Running { kill: Some(_), .. } = self.run {
             return None;
         }
-        let deadline = self.deadline()?;
+        let deadline = self.deadline()? + self.settling(settle_period);
         Some(self.judge_not_before.map_or(deadline, |floor| deadline.max(floor)))
     }
 
@@ -310,7 +315,7 @@ impl Member {
     }
 
     /// Every moment at which this member wants to be looked at.
-    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Moment> + '_ {
+    pub(crate) fn deadlines(&self, settle_period: Duration) -> impl Iterator<Item = Moment> + '_ {
         let probe = match &self.probing {
             Probing::Asked { until, again } => [Some(*until), again.map(|again| again.at)],
             Probing::Idle | Probing::Good | Probing::Bad { .. } => [None, None],
@@ -325,7 +330,7 @@ impl Member {
             ],
             Run::Waiting | Run::Stopped | Run::Unverified | Run::Failed => [None; 4],
         };
-        probe.into_iter().chain(run).chain([self.grace_deadline(), self.progress_due]).flatten()
+        probe.into_iter().chain(run).chain([self.grace_deadline(settle_period), self.progress_due]).flatten()
     }
 
     /// What a wish for `wanted` in total leads to under `policy`: the new total, and whether it is all that was wanted.

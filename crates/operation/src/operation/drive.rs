@@ -1,7 +1,6 @@
 //! The three ways in: an input, a deadline, and how the facts then move the operation on.
 
 use super::{Operation, State};
-use crate::member::Member;
 use crate::moment::Moment;
 use crate::start::StartMember;
 use crate::step::{Input, Step};
@@ -72,7 +71,7 @@ impl Operation {
         self.members
             .iter()
             .chain(&self.undo)
-            .flat_map(Member::deadlines)
+            .flat_map(|member| member.deadlines(self.policy.settle_period))
             .chain(self.starts.iter().flat_map(StartMember::deadlines))
             .chain(state.into_iter().flatten())
             .chain(self.overall_deadline())

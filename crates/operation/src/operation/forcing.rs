@@ -83,7 +83,7 @@ impl Operation {
         step: &mut Step,
     ) {
         let Some(slot) = self.in_flight(instance, attempt) else { return };
-        let kill_timeout = self.policy.kill_timeout;
+        let kill_timeout = self.policy.kill_timeout + self.at(slot).settling(self.policy.settle_period);
         let Run::Running { kill: Some(kill), .. } = &mut self.at_mut(slot).run else { return };
         match answer {
             // Said before: the time it has to vanish runs already.

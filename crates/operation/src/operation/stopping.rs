@@ -162,7 +162,7 @@ impl Operation {
         kill: Option<Kill>,
         step: &mut Step,
     ) {
-        if self.at(slot).grace_deadline().is_some_and(|deadline| deadline <= now) {
+        if self.at(slot).grace_deadline(self.policy.settle_period).is_some_and(|deadline| deadline <= now) {
             let grace = self.at(slot).shutdown.as_ref().map_or(Duration::ZERO, |shutdown| shutdown.grace);
             let message = format!("it still runs at the end of its grace period of {grace:?}");
             self.time_out(now, slot, Reason::GraceTimeout, message, step);

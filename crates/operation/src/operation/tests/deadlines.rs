@@ -17,6 +17,28 @@ fn a_deaf_application_is_left_running_and_a_person_is_told_what_to_do() {
 }
 
 #[test]
+fn time_to_settle_is_no_time_of_the_application() {
+    let policy = Policy { settle_period: secs(30), ..once(FailureStrategy::Force) };
+    let mut world = World::deletion(policy).until_stopping();
+    for second in 0..89 {
+        world.says("a-0", report(second + 1, StopPhase::Stopping));
+        world.pass(secs(1));
+    }
+    assert_eq!(world.state(), StateName::Stopping, "it may have ended in time, and its hook watches on");
+    world.pass(secs(1));
+    assert_eq!(world.state(), StateName::Forcing);
+    let attempt = world.fence("a-0");
+    world.feed(Input::KillAnswered { instance: id("a-0"), attempt, answer: Ok(()) });
+    for second in 0..39 {
+        world.says("a-0", report(second + 100, StopPhase::Killing));
+        world.pass(secs(1));
+    }
+    assert_eq!(world.state(), StateName::Forcing, "nor is it time of the kill");
+    world.pass(secs(1));
+    assert_eq!((world.state(), world.reason()), (StateName::Degraded, Reason::KillTimeout));
+}
+
+#[test]
 fn force_kills_after_the_grace_period_and_goes_on_once_verified() {
     let mut world = World::deletion(once(FailureStrategy::Force)).until_stopping();
     for second in 0..60 {

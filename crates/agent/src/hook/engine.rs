@@ -103,6 +103,10 @@ pub(super) enum Done {
         what: Recorded,
         result: Result<(), RecordError>,
     },
+    /// The pause after a record that could not be written is over.
+    Paused {
+        generation: u64,
+    },
     Drained {
         generation: u64,
         result: Result<(), String>,
@@ -255,12 +259,14 @@ impl Engine {
         let current = |generation| generation == self.generation;
         match done {
             Done::Recorded { generation, what, result } if current(generation) => self.on_recorded(what, result),
+            Done::Paused { generation } if current(generation) => self.take_up(),
             Done::Drained { generation, result } if current(generation) => self.on_drained(result),
             Done::Held { generation, result } if current(generation) => self.on_held(result),
             Done::Told { generation, result } if current(generation) => self.on_told(result),
             Done::Killed { generation, result } if current(generation) => self.on_killed(result),
             // Of a shutdown that was taken over.
             Done::Recorded { .. }
+            | Done::Paused { .. }
             | Done::Drained { .. }
             | Done::Held { .. }
             | Done::Told { .. }

@@ -30,6 +30,10 @@ use super::shutdown::{Kill, Recorded, Shutdown, Stage, message, verdict};
 use super::token::Token;
 use crate::application::{AppStatus, End, HoldError, KillError, StopError, StopOrder};
 
+/// Pause after a record that could not be written: short beside the `accept_timeout` within which the scheduler wants to
+/// hear of a shutdown, 10 s unless told otherwise, and long beside a failing write.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// Takes up what an earlier program left.
     pub(super) fn resume(&mut self) {
@@ -51,6 +55,13 @@ impl Engine {
         self.generation += 1;
         self.shutdown = Some(shutdown);
         if !over {
+            self.take_up();
+        }
+    }
+
+    /// Writes down that the next program goes on, so that no two of them say the same. Until then nothing is said.
+    pub(super) fn take_up(&mut self) {
+        if self.shutdown.as_ref().is_some_and(|shutdown| matches!(shutdown.stage, Stage::Recording)) {
             self.record_shutdown(Recorded::Acceptance, None);
         }
     }
@@ -217,11 +228,23 @@ impl Engine {
     pub(super) fn on_recorded(&mut self, what: Recorded, result: Result<(), RecordError>) {
         let Some(shutdown) = self.shutdown.as_mut() else { return };
         match (what, result) {
+            // It was accepted long ago. To forget it would be to accept it anew, with all of its time and reports that
+            // begin at 1.
+            (Recorded::Acceptance, Err(error)) if shutdown.incarnation > 0 => {
+                error!(error = %chain(&error), "the shutdown cannot be taken up yet, its record cannot be written");
+                let generation = self.generation;
+                self.work.push(Box::pin(async move {
+                    tokio::time::sleep(RECORD_AGAIN).await;
+                    Done::Paused { generation }
+                }));
+            }
             (Recorded::Acceptance, Err(error)) => {
                 error!(error = %chain(&error), "the shutdown cannot be recorded, so it is refused");
                 let reason = "the shutdown cannot be recorded".to_owned();
                 shutdown.reports.send_replace(Progress::Refused(Refusal::NotStoppable { reason }));
                 self.shutdown = None;
+                // Or the next record that is written would let the program after this one take up what was refused.
+                self.record.shutdown = None;
             }
             // Taken back while the record was being written.
             (Recorded::Acceptance, Ok(())) if !matches!(shutdown.stage, Stage::Recording) => {}

@@ -1,13 +1,19 @@
 //! A restart of the program in the middle: the application lives on, the hook comes back.
 
-use std::fs;
+use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
+use futures::future::BoxFuture;
 use quiesce_agent::application::Application;
+use quiesce_agent::hook::{Records, Shelf};
+use quiesce_agent::serve::Access;
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{self, ShutdownPhase};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::scripted::{Manner, Scripted};
-use crate::world::{TOKEN, World, outcome, request};
+use crate::world::{PLENTY, TOKEN, World, outcome, request};
 
 // R13
 #[tokio::test]
@@ -28,6 +34,54 @@ async fn a_shutdown_is_joined_after_a_restart_and_nobody_is_told_twice() {
     app.exit(0);
     let last = reports.last().await;
     assert_eq!((outcome(&last), last.completion_token.as_str(), app.stops()), (Outcome::Stopped, TOKEN, 1));
+}
+
+/// A disk that can be full.
+struct Disk {
+    content: Mutex<Option<Vec<u8>>>,
+    full: watch::Sender<bool>,
+    refused: watch::Sender<u32>,
+}
+
+impl Shelf for Disk {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.content.lock().unwrap().clone())
+    }
+
+    fn save(&self, _: u64, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            if *self.full.borrow() {
+                self.refused.send_modify(|refused| *refused += 1);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            *self.content.lock().unwrap() = Some(content);
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_that_cannot_be_taken_up_at_once_is_not_forgotten() {
+    let disk =
+        Arc::new(Disk { content: Mutex::default(), full: watch::Sender::new(false), refused: watch::Sender::new(0) });
+    let app = Scripted::running(Manner::Waits);
+    let world = World::open(app.clone(), Records::on(disk.clone()), None, Access::connected()).await;
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let seen = reports.until_phase(ShutdownPhase::Stopping).await.sequence;
+    app.is_told(1).await;
+    drop(reports);
+    world.crash().await;
+
+    disk.full.send_replace(true);
+    let world = World::open(app.clone(), Records::on(disk.clone()), None, Access::connected()).await;
+    let mut refused = disk.refused.subscribe();
+    timeout(PLENTY, refused.wait_for(|refused| *refused >= 2)).await.expect("it is tried again").unwrap();
+    disk.full.send_replace(false);
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let joined = reports.next().await.unwrap().unwrap();
+    assert!(joined.sequence > seen && joined.phase() == ShutdownPhase::Stopping, "{joined:?}");
+    app.exit(0);
+    assert_eq!((outcome(&reports.last().await), app.stops()), (Outcome::Stopped, 1));
 }
 
 #[tokio::test]

@@ -47,33 +47,6 @@ async fn nothing_is_asked_before_the_first_commit_has_resolved() {
     assert_eq!(count(&hook, is_shutdown), 1);
 }
 
-#[tokio::test]
-async fn a_full_disk_stops_the_operation_and_room_lets_it_go_on() {
-    let store = FaultyStore::new(memory());
-    let world = World::over(Arc::new(store.clone())).await;
-    let (hook, listening) = hook(Script::of([vec![
-        Act::Report(ShutdownPhase::Accepted),
-        Act::UntilReleased,
-        Act::Result(Outcome::Stopped, Evidence::GroupEmpty),
-    ]]))
-    .await;
-    world.register("a", SOURCE, &listening).await;
-    let id = world.delete(hasty()).await;
-    hook.told(|calls| calls.iter().any(is_shutdown)).await;
-    world.until(&id, |operation| operation.members()[0].has_open_shutdown()).await;
-    store.fail_all(CommitError::Full);
-    hook.release();
-    let before = store.attempts();
-    quiesce_testkit::eventually("the driver to try again", LIMIT, async || store.attempts() > before + 1).await;
-    assert!(!world.handle.is_healthy());
-    assert_eq!(count(&hook, |call| matches!(call, Call::ConcludeShutdown(_))), 0);
-    store.heal();
-    world.end(&id, StateName::Succeeded).await;
-    world.handle.idle().await;
-    assert!(world.handle.is_healthy());
-    assert!(world.handle.gauges().stalls_total > 0);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_command_that_cannot_be_stored_is_answered_in_time() {
     let store = FaultyStore::new(memory());
@@ -127,9 +100,9 @@ async fn an_engine_that_fails_leaves_open_what_it_did_and_the_driver_finds_out()
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_written_for_a_while_is_waited_for() {
+async fn a_store_that_cannot_be_written_stops_the_operation_until_it_can() {
     let unavailable = CommitError::Unavailable { source: EngineError::new("the disk is gone") };
-    for trouble in [CommitError::ReadOnly, unavailable] {
+    for trouble in [CommitError::Full, CommitError::ReadOnly, unavailable] {
         let store = FaultyStore::new(memory());
         let world = World::over(Arc::new(store.clone())).await;
         let (hook, listening) = hook(Script::of([vec![
@@ -146,11 +119,13 @@ async fn a_store_that_cannot_be_written_for_a_while_is_waited_for() {
         hook.release();
         let before = store.attempts();
         quiesce_testkit::eventually("the driver to try again", LIMIT, async || store.attempts() > before + 1).await;
+        assert!(!world.handle.is_healthy());
         assert_eq!(count(&hook, |call| matches!(call, Call::ConcludeShutdown(_))), 0);
         store.heal();
         world.end(&id, StateName::Succeeded).await;
         world.handle.idle().await;
         assert!(world.handle.is_healthy());
+        assert!(world.handle.gauges().stalls_total > 0);
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use crate::status::{Problem, shown};
 
 /// Longest filter: far above what anybody types, far below what would be work to parse.
-const FILTER_MAX: usize = 4096;
+pub(crate) const FILTER_MAX: usize = 4096;
 /// Most restrictions in one filter; each costs a comparison for every resource looked at.
 const RESTRICTIONS_MAX: usize = 32;
 

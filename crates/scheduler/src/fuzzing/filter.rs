@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use quiesce_protocol::v1;
 
-use crate::filter::{Filter, Filterable};
+use crate::filter::{FILTER_MAX, Filter, Filterable};
 use crate::status::Problem;
 
 /// The text of a filter, for every kind of resource.
@@ -54,6 +54,10 @@ fn holds<T: Filterable + Default>(text: &str, resource: &T) -> bool {
         Err(other) => panic!("a filter can only be wrong as a filter: {other:?}"),
     };
     let printed = filter.to_string();
+    // Quotes make it longer, and what nobody may send cannot be read again.
+    if printed.len() > FILTER_MAX {
+        return true;
+    }
     match Filter::parse::<T>(&printed, &[]) {
         Ok(again) => assert_eq!(again, filter, "{text:?} is written out as {printed:?}"),
         Err(problem) => panic!("{text:?} is written out as {printed:?}, which is refused: {problem:?}"),

@@ -173,7 +173,7 @@ pub fn filter() -> Form {
     ])
 }
 
-/// host:port, [v6]:port or unix:/path.
+/// `host:port`, `[v6]:port` or `unix:/path`.
 pub fn endpoint() -> Form {
     texts([
         ("no port", "host".to_owned()),

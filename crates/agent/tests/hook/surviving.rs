@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use futures::future::BoxFuture;
 use quiesce_agent::application::Application;
-use quiesce_agent::hook::{Records, Shelf};
+use quiesce_agent::hook::{Drain, Records, Shelf};
 use quiesce_agent::serve::Access;
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{self, ShutdownPhase};
@@ -36,11 +36,14 @@ async fn a_shutdown_is_joined_after_a_restart_and_nobody_is_told_twice() {
     assert_eq!((outcome(&last), last.completion_token.as_str(), app.stops()), (Outcome::Stopped, TOKEN, 1));
 }
 
-/// A disk that can be full.
+/// A disk that can be full, or hang.
+#[derive(Default)]
 struct Disk {
     content: Mutex<Option<Vec<u8>>>,
     full: watch::Sender<bool>,
     refused: watch::Sender<u32>,
+    hangs: watch::Sender<bool>,
+    hanging: watch::Sender<u32>,
 }
 
 impl Shelf for Disk {
@@ -50,6 +53,11 @@ impl Shelf for Disk {
 
     fn save(&self, _: u64, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
+            if *self.hangs.borrow() {
+                self.hanging.send_modify(|hanging| *hanging += 1);
+                let mut hangs = self.hangs.subscribe();
+                hangs.wait_for(|hangs| !hangs).await.expect("the disk is here");
+            }
             if *self.full.borrow() {
                 self.refused.send_modify(|refused| *refused += 1);
                 return Err(io::ErrorKind::StorageFull.into());
@@ -62,8 +70,7 @@ impl Shelf for Disk {
 
 #[tokio::test]
 async fn a_shutdown_that_cannot_be_taken_up_at_once_is_not_forgotten() {
-    let disk =
-        Arc::new(Disk { content: Mutex::default(), full: watch::Sender::new(false), refused: watch::Sender::new(0) });
+    let disk = Arc::new(Disk::default());
     let app = Scripted::running(Manner::Waits);
     let world = World::open(app.clone(), Records::on(disk.clone()), None, Access::connected()).await;
     let mut reports = world.shutdown(request("s1")).await.unwrap();
@@ -82,6 +89,40 @@ async fn a_shutdown_that_cannot_be_taken_up_at_once_is_not_forgotten() {
     assert!(joined.sequence > seen && joined.phase() == ShutdownPhase::Stopping, "{joined:?}");
     app.exit(0);
     assert_eq!((outcome(&reports.last().await), app.stops()), (Outcome::Stopped, 1));
+}
+
+// H5
+#[tokio::test]
+async fn a_phase_is_said_only_once_it_is_written_down() {
+    let disk = Arc::new(Disk::default());
+    let app = Scripted::running(Manner::Waits);
+    let drain: Drain = {
+        let disk = Arc::clone(&disk);
+        // The last thing before the point of no return is written down.
+        Arc::new(move |_| {
+            disk.hangs.send_replace(true);
+            Box::pin(async { Ok(()) })
+        })
+    };
+    let world = World::open(app.clone(), Records::on(disk.clone()), Some(drain), Access::connected()).await;
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let mut hanging = disk.hanging.subscribe();
+    timeout(PLENTY, hanging.wait_for(|hanging| *hanging > 0)).await.expect("it is to be written down").unwrap();
+    app.say("still saving");
+    let said = reports.until(|status| status.message.contains("still saving")).await;
+    assert_eq!((said.phase(), app.stops()), (ShutdownPhase::Draining, 0));
+    drop(reports);
+    world.crash().await;
+
+    disk.hangs.send_replace(false);
+    let drain: Drain = Arc::new(|_| Box::pin(async { Ok(()) }));
+    let world = World::open(app.clone(), Records::on(disk), Some(drain), Access::connected()).await;
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let joined = reports.next().await.unwrap().unwrap();
+    assert!(joined.sequence > said.sequence && joined.phase >= said.phase, "{joined:?} after {said:?}");
+    app.is_told(1).await;
+    app.exit(0);
+    assert_eq!(outcome(&reports.last().await), Outcome::Stopped);
 }
 
 #[tokio::test]

@@ -49,7 +49,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The pauses between two tries to reach the scheduler.
 pub(crate) fn pauses(machine: &Machine) -> Backoff {
-    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, machine.randomness())
+    pauses_up_to(LONGEST_PAUSE, machine)
+}
+
+/// The same with another longest pause.
+pub(crate) fn pauses_up_to(longest: Duration, machine: &Machine) -> Backoff {
+    Backoff::new(FIRST_PAUSE, longest, machine.randomness())
 }
 
 /// What calls are made over.

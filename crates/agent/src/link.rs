@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream;
+use quiesce_runtime::backoff::Backoff;
 use quiesce_runtime::drain;
-use quiesce_runtime::machine::{self, Network};
+use quiesce_runtime::machine::{self, Machine, Network};
 use quiesce_runtime::telemetry::chain;
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -34,6 +35,11 @@ const REFRESH: Duration = Duration::from_secs(60);
 
 /// A connection that lasted this long was a good one: the next try to connect comes quickly again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+
+/// Longest pause behind a connection, good or not. The scheduler was there to be dialled, so it is spared no more than
+/// one dial in so many seconds; and an agent that stays away for longer than half of the default `accept_timeout` (10 s)
+/// makes operations fail.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(5);
 
 /// How the agent stands with the scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +114,30 @@ async fn clear_away(path: &Path) -> io::Result<()> {
     }
 }
 
+/// When an agent that dials in does so again.
+struct Redial {
+    /// Behind tries that led to no connection.
+    unreachable: Backoff,
+    /// Behind connections.
+    lost: Backoff,
+}
+
+impl Redial {
+    fn new(machine: &Machine) -> Self {
+        Self { unreachable: gateway::pauses(machine), lost: gateway::pauses_up_to(LONGEST_ABSENCE, machine) }
+    }
+
+    /// The pause behind a try; `lasted` is how long the connection did, if there was one.
+    fn pause(&mut self, lasted: Option<Duration>) -> Duration {
+        let Some(lasted) = lasted else { return self.unreachable.next_delay() };
+        self.unreachable.reset();
+        if lasted >= GOOD_CONNECTION {
+            self.lost.reset();
+        }
+        self.lost.next_delay()
+    }
+}
+
 /// Everything the link needs.
 pub(crate) struct Link {
     pub(crate) gateway: Gateway,
@@ -120,14 +150,10 @@ pub(crate) struct Link {
 impl Link {
     /// Dials in until drained.
     pub(crate) async fn dial_in(mut self) {
-        let mut pauses = gateway::pauses(self.gateway.machine());
+        let mut redial = Redial::new(self.gateway.machine());
         loop {
-            if let Some(lasted) = self.dial_once().await
-                && lasted >= GOOD_CONNECTION
-            {
-                pauses.reset();
-            }
-            if !self.pause(pauses.next_delay()).await {
+            let lasted = self.dial_once().await;
+            if !self.pause(redial.pause(lasted)).await {
                 return;
             }
         }
@@ -266,9 +292,20 @@ fn log_served(served: Result<(), ServeError>) {
 
 #[cfg(test)]
 mod tests {
-    use quiesce_runtime::machine::Machine;
-
     use super::*;
+
+    #[test]
+    fn who_had_a_connection_is_back_before_operations_fail() {
+        let mut redial = Redial::new(&Machine::local());
+        let longest = |redial: &mut Redial, lasted| (0..12).map(|_| redial.pause(lasted)).max().unwrap();
+        let brief = Some(Duration::from_millis(100));
+        // A fifth more, for the spread.
+        assert!(longest(&mut redial, brief) <= LONGEST_ABSENCE * 6 / 5);
+        assert!(longest(&mut redial, None) > LONGEST_ABSENCE * 2, "a scheduler that is not there is spared");
+        assert!(redial.pause(brief) <= LONGEST_ABSENCE * 6 / 5);
+        assert!(redial.pause(Some(GOOD_CONNECTION)) < Duration::from_secs(1));
+        assert!(redial.pause(None) < Duration::from_secs(1));
+    }
 
     #[tokio::test]
     async fn only_a_socket_that_nobody_listens_on_gives_way() {

@@ -30,11 +30,6 @@ impl Backoff {
         Self { initial, cap, nominal: initial.min(cap), random }
     }
 
-    /// Rule A5 of the agent gateway: an agent that lost its connection dials again after 1 s doubling to 30 s.
-    pub fn reconnect(random: Randomness) -> Self {
-        Self::new(Duration::from_secs(1), Duration::from_secs(30), random)
-    }
-
     /// The delay before the next try; each call moves one step along the sequence.
     pub fn next_delay(&mut self) -> Duration {
         let nominal = self.nominal;
@@ -63,13 +58,18 @@ impl fmt::Debug for Backoff {
 mod tests {
     use super::*;
 
+    /// From 1 s to 30 s.
+    fn middling() -> Backoff {
+        Backoff::new(Duration::from_secs(1), Duration::from_secs(30), Box::new(|| 0.5))
+    }
+
     fn seconds(backoff: &mut Backoff, count: usize) -> Vec<f64> {
         (0..count).map(|_| backoff.next_delay().as_secs_f64()).collect()
     }
 
     #[test]
-    fn reconnect_doubles_from_one_second_to_thirty() {
-        let mut backoff = Backoff::reconnect(Box::new(|| 0.5));
+    fn delays_double_up_to_the_cap() {
+        let mut backoff = middling();
         assert_eq!(seconds(&mut backoff, 7), [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
     }
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn reset_begins_again() {
-        let mut backoff = Backoff::reconnect(Box::new(|| 0.5));
+        let mut backoff = middling();
         seconds(&mut backoff, 5);
         backoff.reset();
         assert_eq!(seconds(&mut backoff, 2), [1.0, 2.0]);

@@ -43,7 +43,7 @@ const WRITE_PAUSE: Duration = Duration::from_millis(2);
 /// An operation has ended or rests by then: three attempts of a grace each, the start, and the way back.
 const RESTS: Duration = Duration::from_secs(90);
 
-/// Everything that was down is back by then: an agent that was unlucky several times in a row dials again after 36 s.
+/// Everything that was down is back by then: an agent that found no scheduler several times in a row dials again after 36 s.
 const BACK: Duration = Duration::from_secs(80);
 
 /// How often the advice is followed until it is no good advice.

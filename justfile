@@ -43,7 +43,7 @@ stack SEEDS="200":
 
 # Every interleaving of a small protocol over the production state machine; prints bounds, states and time.
 model:
-    RUSTFLAGS="--cfg tokio_unstable" cargo test --profile simulation -p quiesce-operation --test model -- --nocapture
+    RUSTFLAGS="--cfg tokio_unstable" MODEL_KINDS=together cargo test --profile simulation -p quiesce-operation --test model -- --nocapture
 
 # Whether the simulation would notice bugs: switches them on, one after the other.
 teeth:

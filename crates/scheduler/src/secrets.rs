@@ -122,6 +122,47 @@ token!(
     AttachToken
 );
 
+token!(
+    /// What people, services and joining agents prove themselves with: `qbt1.<id>.<secret>`, `qjt1.<id>.<secret>`.
+    BearerToken
+);
+token!(
+    /// What an instance that has joined proves itself with: `qit1.<kid>.<who>.<mac>`.
+    InstanceToken
+);
+
+impl BearerToken {
+    /// One that was made just now.
+    pub(crate) fn made(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// What a valid [`InstanceToken`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldCredential {
+    pub(crate) application: ApplicationId,
+    pub(crate) instance: InstanceId,
+    /// Which of the credentials that the instance had in its life.
+    pub(crate) credential: u64,
+}
+
+impl HeldCredential {
+    fn to_text(&self) -> String {
+        format!("{}/{}/{:016x}", self.application, self.instance, self.credential)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let held = Self {
+            application: ApplicationId::parse(parts.next()?).ok()?,
+            instance: InstanceId::parse(parts.next()?).ok()?,
+            credential: u64::from_str_radix(parts.next()?, 16).ok()?,
+        };
+        (held.to_text() == text).then_some(held)
+    }
+}
+
 /// The key and what is derived from it.
 pub struct Secrets {
     kid: String,
@@ -177,6 +218,25 @@ impl Secrets {
     pub fn hook_token(&self, application: &ApplicationId, instance: &InstanceId) -> HookToken {
         let tag = self.tag("hook", &[application.as_str(), instance.as_str()]);
         HookToken(format!("qht1.{}.{tag}", self.kid))
+    }
+
+    /// The token of one instance that has joined.
+    pub(crate) fn instance_token(&self, held: &HeldCredential) -> InstanceToken {
+        let who = held.to_text();
+        let tag = self.tag("instance", &[&who]);
+        InstanceToken(format!("qit1.{}.{}.{tag}", self.kid, URL_SAFE_NO_PAD.encode(who)))
+    }
+
+    /// What `sent` says, if it is the token of an instance. Whether it is still in force is for the registry to know.
+    pub(crate) fn open_instance_token(&self, sent: &str) -> Option<HeldCredential> {
+        if sent.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let mut parts = sent.strip_prefix("qit1.")?.split('.');
+        let (_kid, who) = (parts.next()?, parts.next()?);
+        let who = String::from_utf8(URL_SAFE_NO_PAD.decode(who).ok()?).ok()?;
+        let held = HeldCredential::parse(&who)?;
+        self.instance_token(&held).matches(&InstanceToken(sent.to_owned())).then_some(held)
     }
 
     /// A new attach token.

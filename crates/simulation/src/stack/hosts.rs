@@ -36,6 +36,7 @@ pub(super) async fn scheduler(world: Arc<World>) -> turmoil::Result {
         store: StoreChoice::Given(world.storage.clone()),
         default_policy: Policy::built_in(),
         attach_endpoint: String::new(),
+        access: quiesce_scheduler::access::Config::open(),
     };
     let bound = Scheduler::bind_on(world.machine("scheduler", boot), config).await?;
     let told = Arc::clone(&world.drain);

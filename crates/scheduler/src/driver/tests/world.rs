@@ -143,6 +143,7 @@ impl World {
 
     pub(super) async fn register_at(&self, name: &str, at: &str, connect: Connect) {
         let record = InstanceRecord {
+            credential: None,
             application: application(),
             instance: instance(name),
             connect,

@@ -64,6 +64,7 @@ pub(super) async fn agent(world: Arc<World>, role: Role, instance: Arc<Instance>
             options,
             records: Records::on(instance.clone()),
             reach: Reach::Sockets { scheduler: format!("http://{SCHEDULER}"), listen },
+            credential: quiesce_agent::credential::Credential::none(),
             agent_id: format!("agent of {}", instance.host),
             stop_order: 0,
             labels: HashMap::new(),

@@ -71,6 +71,10 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "FORMAT", env = "QUIESCE_SCHEDULER_LOG_FORMAT")]
     pub log_format: Option<String>,
 
+    /// Make a new key for tokens at this start, whatever the age of the one there is; what has begun keeps its own
+    #[arg(long)]
+    pub rotate_key: bool,
+
     /// Print the settings in effect as TOML and exit
     #[arg(long)]
     pub print_config: bool,

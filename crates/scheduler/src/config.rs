@@ -14,6 +14,7 @@ use quiesce_runtime::telemetry::{DEFAULT_FILTER, Format, Telemetry, chain};
 
 use crate::access::{self, Mode, Target};
 use crate::args::SchedulerArgs;
+use crate::secrets::Rotation;
 use crate::server::{Config, StoreChoice};
 use crate::validate::{Violations, is_endpoint};
 use file::File;
@@ -90,7 +91,12 @@ pub fn load(args: &SchedulerArgs) -> Result<Settings, Problems> {
         policy: file::Policy::default(),
     };
     let effective = flags.or(file).or(defaults());
-    resolve(effective, problems)
+    let mut settings = resolve(effective, problems)?;
+    // An order for one start and no setting: in a file it would be carried out at every start.
+    if args.rotate_key {
+        settings.config.access.rotation = Rotation::Now;
+    }
+    Ok(settings)
 }
 
 fn defaults() -> File {
@@ -240,7 +246,7 @@ fn access(effective: &mut File, listen: Option<SocketAddr>, problems: &mut Vec<S
         Target::Stdout => "-".to_owned(),
         Target::File(path) => path.display().to_string(),
     });
-    access::Config { mode, principals, admin_token_file, audit }
+    access::Config { mode, principals, admin_token_file, audit, rotation: Rotation::WhenDue }
 }
 
 fn telemetry(effective: &File, problems: &mut Vec<String>) -> Telemetry {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use quiesce_operation::Policy;
-use quiesce_runtime::clock::{StartError, Timeline};
+use quiesce_operation::{Moment, Policy};
+use quiesce_runtime::clock::{Clock as _, StartError, Timeline};
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Machine};
 use quiesce_store::embedded::{self, EmbeddedStore};
@@ -236,7 +236,9 @@ impl Scheduler {
         let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
         store.commit(first).await.map_err(BindError::Write)?;
         let mut entropy = entropy_of(&machine);
-        let secrets = Secrets::load(&*store, &mut entropy).await.map_err(BindError::Secrets)?;
+        let secrets = Secrets::load(&*store, &mut entropy, Moment::from_millis(timeline.now()), config.access.rotation)
+            .await
+            .map_err(BindError::Secrets)?;
         let first_admin = access::first_admin(&config.access, &*store, &*timeline, &mut entropy);
         let first_admin = first_admin.await.map_err(BindError::FirstToken)?;
         Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config, audit, first_admin })

@@ -7,6 +7,7 @@ use quiesce_operation::{ApplicationId, InstanceId};
 
 use super::audit::Target;
 use super::principal::{Applications, Rights, Role};
+use crate::secrets::Rotation;
 
 /// Whether callers are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub principals: Vec<Named>,
     /// Where the first admin token is written when there is none; none: no such token is made.
     pub admin_token_file: Option<PathBuf>,
+    /// Whether the key that tokens are derived from gets a successor at this start, whatever its age.
+    pub rotation: Rotation,
     /// Where it is recorded who changed what, and who was refused.
     pub audit: Target,
 }
@@ -69,7 +72,13 @@ impl Config {
     /// Everybody may do everything.
     #[must_use]
     pub fn open() -> Self {
-        Self { mode: Mode::Open, principals: Vec::new(), admin_token_file: None, audit: Target::Off }
+        Self {
+            mode: Mode::Open,
+            principals: Vec::new(),
+            admin_token_file: None,
+            audit: Target::Off,
+            rotation: Rotation::WhenDue,
+        }
     }
 
     /// The rights of a certificate with that name.

@@ -34,7 +34,8 @@ pub(super) async fn register(
     }
     match &stored.record.connect {
         Connect::Listen { .. } => {
-            response.hook_token = service.registry.hooks.token(&application, &instance).reveal().to_owned();
+            response.hook_token =
+                service.registry.hooks.token(&application, &instance, stored.record.created).reveal().to_owned();
         }
         Connect::DialIn => {
             let token = service.attachments.issue(&application, &instance);

@@ -146,7 +146,7 @@ impl Audit {
             self.trimmed_through = record.map_or(Revision::ZERO, |record| Revision::new(record.trimmed_through));
         } else if entry.key == restored_key() {
             self.read::<RestoredRecord>(entry);
-        } else if entry.key == secrets::stored_key() {
+        } else if secrets::is_stored_key(&entry.key) {
             if let Err(error) = secrets::check_stored(&entry.value) {
                 self.finding(entry.key.to_string(), chain(&error).to_string());
             }

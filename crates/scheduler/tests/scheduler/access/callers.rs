@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quiesce_protocol::v1;
 use quiesce_scheduler::access::{self, Mode, Target};
+use quiesce_scheduler::secrets::Rotation;
 use quiesce_scheduler::{Config, StoreChoice};
 use quiesce_store::Store;
 use quiesce_store::memory::MemoryStore;
@@ -66,6 +67,7 @@ impl House {
             principals: Vec::new(),
             admin_token_file: Some(directory.path().join("admin.token")),
             audit: Target::File(directory.path().join("audit.jsonl")),
+            rotation: Rotation::WhenDue,
         };
         let config = Config { store: StoreChoice::Given(Arc::clone(&store)), access, ..Config::ephemeral() };
         let world = World::with(config).await;

@@ -7,6 +7,7 @@ use std::{env, fs};
 use prost::Message as _;
 
 const PROTOS: &[&str] = &[
+    "proto/quiesce/v1/access.proto",
     "proto/quiesce/v1/agent_gateway.proto",
     "proto/quiesce/v1/errors.proto",
     "proto/quiesce/v1/scheduler.proto",

@@ -12,7 +12,8 @@ use std::time::Duration;
 use clap::Args;
 use quiesce_protocol::v1;
 use quiesce_runtime::duration;
-use quiesce_runtime::telemetry::{Format, Telemetry};
+use quiesce_runtime::secret_file;
+use quiesce_runtime::telemetry::{Format, Telemetry, chain};
 use rustix::system::uname;
 
 use crate::gate::StartMode;
@@ -50,6 +51,10 @@ pub struct AgentArgs {
     /// The scheduler; need not be there yet
     #[arg(long, env = "QUIESCE_SCHEDULER", value_name = "URL", default_value = "http://127.0.0.1:7600")]
     pub scheduler: String,
+
+    /// Prove to the scheduler, with the token in this file, that this agent may join; afterwards it has a token of its own
+    #[arg(long, env = "QUIESCE_AGENT_JOIN_TOKEN_FILE", value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
 
     /// Serve the hook here (HOST:PORT or unix:/PATH) instead of dialling in to the scheduler
     #[arg(long, env = "QUIESCE_LISTEN", value_name = "ADDR")]
@@ -132,6 +137,8 @@ pub struct Settings {
     pub identity: Identity,
     /// Where it remembers.
     pub state_dir: PathBuf,
+    /// The token it joins with.
+    pub join_token_file: Option<PathBuf>,
     /// Begin held.
     pub standby: bool,
     /// Whether the first start waits for permission.
@@ -156,6 +163,7 @@ impl Settings {
         Self {
             identity,
             state_dir,
+            join_token_file: None,
             standby: false,
             start: StartMode::default(),
             drain_command: None,
@@ -228,6 +236,12 @@ impl AgentArgs {
         if let Some(address) = self.advertise.as_ref().filter(|address| !is_address(address)) {
             problems.push(format!("--advertise {address:?} is not HOST:PORT"));
         }
+        // One that is not there any more may have been used up.
+        if let Some(Err(error)) = self.join_token_file.as_deref().map(secret_file::read)
+            && !error.is_missing()
+        {
+            problems.push(format!("--join-token-file: {}", chain(&error)));
+        }
         if let Some(address) = self.ready_tcp.as_ref().filter(|address| !address.contains(':')) {
             problems.push(format!("--ready-tcp {address:?} is not HOST:PORT"));
         }
@@ -260,6 +274,7 @@ impl AgentArgs {
         let listen = self.listen.map(|address| Listen { address, advertise: self.advertise });
         let reach = Reach::Sockets { scheduler: self.scheduler, listen };
         let settings = Settings {
+            join_token_file: self.join_token_file,
             standby: self.standby,
             start: self.start,
             drain_command: self.drain_command,

@@ -22,6 +22,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt as _, service_fn};
 
 use crate::application::End;
+use crate::credential::Credential;
 use crate::hook::end_to_wire;
 use crate::identity::Identity;
 
@@ -66,6 +67,7 @@ pub struct Gateway {
     channel: Channel,
     authority: String,
     machine: Machine,
+    credential: Credential,
 }
 
 /// The URL of the scheduler cannot be used.
@@ -227,12 +229,17 @@ impl Gateway {
             .keep_alive_timeout(SIGN_OF_LIFE);
         let channel = endpoint.connect_with_connector_lazy(connector);
         let channel = BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))));
-        Ok(Self { channel, authority, machine })
+        Ok(Self { channel, authority, machine, credential: Credential::none() })
     }
 
     /// A scheduler that is called over `channel`; whoever brings it has to end calls that take too long.
     pub fn over(channel: Channel, authority: &str, machine: Machine) -> Self {
-        Self { channel, authority: authority.to_owned(), machine }
+        Self { channel, authority: authority.to_owned(), machine, credential: Credential::none() }
+    }
+
+    /// The same, proving who calls.
+    pub(crate) fn with(self, credential: Credential) -> Self {
+        Self { credential, ..self }
     }
 
     /// `host:port` of the scheduler.
@@ -255,8 +262,13 @@ impl Gateway {
         &self,
         registration: &Registration,
     ) -> Result<v1::RegisterInstanceResponse, CallError> {
-        let answer = self.client().register_instance(bounded(registration.to_wire())).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| CallError::new("register", &status))
+        let request = self.proven("register", registration.to_wire(), true)?;
+        let answer = self.client().register_instance(request).await;
+        let answer = answer.map_err(|status| self.failed("register", &status))?.into_inner();
+        if !answer.instance_token.is_empty() {
+            self.credential.keep(&answer.instance_token).await;
+        }
+        Ok(answer)
     }
 
     /// Asks for permission to start, named `start_id`: the same name gets the same epoch.
@@ -275,8 +287,8 @@ impl Gateway {
             held_by: held_by.to_owned(),
         };
         let call = "get permission to start";
-        let answer = self.client().admit_start(bounded(request)).await;
-        let epoch = answer.map_err(|status| CallError::new(call, &status))?.into_inner().epoch;
+        let answer = self.client().admit_start(self.proven(call, request, false)?).await;
+        let epoch = answer.map_err(|status| self.failed(call, &status))?.into_inner().epoch;
         u64::try_from(epoch).ok().filter(|epoch| *epoch > last_epoch).ok_or_else(|| CallError {
             call,
             class: Class::Pause,
@@ -294,8 +306,32 @@ impl Gateway {
             epoch: i64::try_from(epoch).unwrap_or(i64::MAX),
             result: Some(end_to_wire(end)),
         };
-        let answer = self.client().report_end(bounded(request)).await;
-        answer.map(drop).map_err(|status| CallError::new("report the end", &status))
+        let call = "report the end";
+        let answer = self.client().report_end(self.proven(call, request, false)?).await;
+        answer.map(drop).map_err(|status| self.failed(call, &status))
+    }
+
+    /// The request with its deadline, and with what proves who sends it.
+    fn proven<T>(&self, call: &'static str, message: T, registering: bool) -> Result<Request<T>, CallError> {
+        let mut request = bounded(message);
+        let authorization = self.credential.authorization(registering).map_err(|message| CallError {
+            call,
+            class: Class::Never,
+            silence: false,
+            reason: "CREDENTIALS_INVALID".to_owned(),
+            message,
+        })?;
+        if let Some(authorization) = authorization {
+            request.metadata_mut().insert("authorization", authorization);
+        }
+        Ok(request)
+    }
+
+    fn failed(&self, call: &'static str, status: &Status) -> CallError {
+        if status.code() == Code::Unauthenticated {
+            self.credential.was_rejected();
+        }
+        CallError::new(call, status)
     }
 
     fn client(&self) -> AgentGatewayClient<Channel> {

@@ -78,6 +78,7 @@
 pub mod application;
 pub mod args;
 pub mod attach;
+pub mod credential;
 mod durable;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::application::{AppStatus, Application, End, HoldError, HoldKind, HoldOrder};
+use crate::credential::Credential;
 use crate::gate::{Begun, Gate, StartMode, is_alive};
 use crate::gateway::{Class, Gateway, Registration, UrlError, pauses};
 use crate::hook::{self, Disposition, Hook, HookOptions, Records, View};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub records: Records,
     /// How it and the scheduler reach each other.
     pub reach: Reach,
+    /// What it proves itself to the scheduler with.
+    pub credential: Credential,
     /// Name of the agent for life.
     pub agent_id: String,
     /// Place of the instance among those that are stopped one after the other.
@@ -175,6 +178,7 @@ async fn begin(
         Reach::Sockets { scheduler, listen } => (Gateway::new(machine.clone(), &scheduler)?, listen.map(Place::Socket)),
         Reach::Given { gateway, endpoint, serve } => (gateway, Some(Place::Given(endpoint, serve))),
     };
+    let gateway = gateway.with(parts.credential);
     let status = app.status().borrow().clone();
     let never_ran = status.epoch == 0 && status.hold.is_none() && !is_alive(&status);
     if parts.standby && never_ran {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::application::Application;
 use crate::args::{AgentArgs, Settings, Surroundings};
+use crate::credential::Credential;
 use crate::hold::HoldFile;
 use crate::hook::{Drain, HookOptions, Records};
 use crate::host::{Commands, Host};
@@ -112,6 +113,7 @@ async fn begin(settings: Settings, reach: Reach, host: &Host, tasks: &Tasks) -> 
         options,
         records: Records::among(Arc::clone(&host.files), journal.directory()),
         reach,
+        credential: Credential::open(settings.join_token_file, Arc::clone(&host.files), journal.directory()),
         agent_id: journal.contents().agent_id,
         stop_order: settings.stop_order,
         labels: settings.labels,

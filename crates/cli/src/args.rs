@@ -4,6 +4,7 @@
 //! [`crate::commands`].
 
 mod store;
+mod token;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use quiesce_runtime::duration;
 
 pub(crate) use store::{BackupArgs, CheckArgs, RestoreArgs, StoreArgs, StoreCommand};
+pub(crate) use token::{TokenArgs, TokenCommand, TokenCreateArgs, TokenRevokeArgs, TokenRole};
 
 /// Where the scheduler answers when nobody says otherwise.
 pub(crate) const DEFAULT_SCHEDULER: &str = "http://127.0.0.1:7600";
@@ -40,6 +42,10 @@ pub(crate) struct Common {
     /// Where the scheduler answers [env: QUIESCE_SCHEDULER] [default: http://127.0.0.1:7600]
     #[arg(long, value_name = "URL")]
     pub(crate) scheduler: Option<String>,
+    /// Prove who calls with the token in this file, which nobody else may read [env: QUIESCE_TOKEN_FILE; the token itself:
+    /// QUIESCE_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// How to print the result; json and yaml are the proto3 JSON mapping of the contract [default: table]
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
@@ -48,12 +54,18 @@ pub(crate) struct Common {
 impl Common {
     /// The flags behind the command's name win over those before it.
     pub(crate) fn over(self, outer: Self) -> Self {
-        Self { scheduler: self.scheduler.or(outer.scheduler), output: self.output.or(outer.output) }
+        Self {
+            scheduler: self.scheduler.or(outer.scheduler),
+            token_file: self.token_file.or(outer.token_file),
+            output: self.output.or(outer.output),
+        }
     }
 
     /// The first flag given, by its name.
     pub(crate) fn first_set(&self) -> Option<&'static str> {
-        self.scheduler.as_ref().map(|_| "--scheduler").or(self.output.map(|_| "--output"))
+        let scheduler = self.scheduler.as_ref().map(|_| "--scheduler");
+        let token_file = self.token_file.as_ref().map(|_| "--token-file");
+        scheduler.or(token_file).or(self.output.map(|_| "--output"))
     }
 }
 
@@ -115,6 +127,8 @@ pub(crate) enum ClientCommand {
     Extend(ExtendArgs),
     /// Forget an instance that is gone for good; refused while a copy of it may run
     Forget(ForgetArgs),
+    /// Make, list and revoke tokens: what people, services and joining agents prove themselves with
+    Token(TokenArgs),
     /// After a restore: say where an application runs, so that it is started and stopped again
     Readmit(ReadmitArgs),
 }

@@ -5,10 +5,14 @@
 
 use std::time::Duration;
 
+use quiesce_protocol::v1::access_client::AccessClient;
 use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
 use quiesce_protocol::v1::scheduler_client::SchedulerClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::error::Error;
@@ -29,13 +33,48 @@ const PAGE_SIZE: i32 = 100;
 const PAGES: usize = 100;
 
 /// The generated client as calls see it.
-pub(crate) type Api = SchedulerClient<Channel>;
+pub(crate) type Api = SchedulerClient<Guarded>;
+/// A connection whose calls say who makes them.
+pub(crate) type Guarded = InterceptedService<Channel, Bearer>;
 
 /// A connected client; clones share the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     api: Api,
-    gateway: AgentGatewayClient<Channel>,
+    gateway: AgentGatewayClient<Guarded>,
+    access: AccessClient<Guarded>,
+}
+
+/// Says who calls, if there is a token to say it with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    /// For this token, or for none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for what no token is.
+    pub(crate) fn new(token: Option<&str>) -> Result<Self, Error> {
+        let Some(token) = token else { return Ok(Self(None)) };
+        let value = MetadataValue::try_from(format!("Bearer {token}"));
+        let mut value = value.map_err(|_not_a_header| Error::Input {
+            problem: "the token holds characters that no token has".to_owned(),
+            advice: Vec::new(),
+        })?;
+        // Keeps it out of what is printed for debugging.
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
 }
 
 /// What a listing found.
@@ -52,7 +91,7 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Address`] for what is no usable URL, [`Error::Unreachable`] when nobody answers.
-    pub(crate) async fn connect(url: &str) -> Result<Self, Error> {
+    pub(crate) async fn connect(url: &str, bearer: Bearer) -> Result<Self, Error> {
         let address = |why: &str| Error::Address { url: url.to_owned(), why: why.to_owned() };
         if url.starts_with("https://") {
             return Err(address("this build speaks plain http only"));
@@ -64,7 +103,11 @@ impl Client {
             .map_err(|error| address(&error.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT);
         let channel = endpoint.connect().await.map_err(|source| Error::Unreachable { url: url.to_owned(), source })?;
-        Ok(Self { api: SchedulerClient::new(channel.clone()), gateway: AgentGatewayClient::new(channel) })
+        Ok(Self {
+            api: SchedulerClient::with_interceptor(channel.clone(), bearer.clone()),
+            gateway: AgentGatewayClient::with_interceptor(channel.clone(), bearer.clone()),
+            access: AccessClient::with_interceptor(channel, bearer),
+        })
     }
 
     /// The bare client, for streams, whose repetition is a matter of resume tokens.
@@ -73,8 +116,13 @@ impl Client {
     }
 
     /// The service of the agents, for the little of it that people need.
-    pub(crate) fn gateway(&self) -> AgentGatewayClient<Channel> {
+    pub(crate) fn gateway(&self) -> AgentGatewayClient<Guarded> {
         self.gateway.clone()
+    }
+
+    /// The service of tokens.
+    pub(crate) fn access(&self) -> AccessClient<Guarded> {
+        self.access.clone()
     }
 
     /// Makes one call, again while the scheduler is unavailable. `what` completes "cannot ...".

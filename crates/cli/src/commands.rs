@@ -14,25 +14,33 @@ mod progress;
 mod readmit;
 mod request;
 mod store;
+mod token;
 mod watch;
 
+use std::fmt;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use quiesce_runtime::secret_file;
+use quiesce_runtime::telemetry::chain;
 
 use crate::args::{Cli, ClientCommand, Command, Common, DEFAULT_SCHEDULER, Format};
-use crate::client::Client;
+use crate::client::{Bearer, Client};
 use crate::error::Error;
 use crate::output::json::{self, Document};
 use crate::output::text::Line;
 use crate::terminal;
 
 /// What the environment says.
-#[derive(Debug)]
 pub(crate) struct Surroundings {
     /// QUIESCE_SCHEDULER.
     pub(crate) scheduler: Option<String>,
+    /// QUIESCE_TOKEN_FILE.
+    pub(crate) token_file: Option<PathBuf>,
+    /// QUIESCE_TOKEN.
+    pub(crate) token: Option<String>,
     /// NO_COLOR: colours are not welcome.
     pub(crate) no_color: bool,
     /// TERM=dumb: the terminal understands no escape sequences at all.
@@ -117,7 +125,7 @@ fn completions(shell: clap_complete::Shell) -> Result<Ending, Error> {
 
 async fn client(command: ClientCommand, outer: Common, surroundings: Surroundings) -> Result<Ending, Error> {
     use ClientCommand::{
-        Apply, Cancel, Confirm, Delete, Describe, Extend, Forget, Get, Migrate, Readmit, Retry, Watch,
+        Apply, Cancel, Confirm, Delete, Describe, Extend, Forget, Get, Migrate, Readmit, Retry, Token, Watch,
     };
     let session = |common: &Common| Session::new(common.clone().over(outer.clone()), &surroundings);
     match command {
@@ -132,6 +140,7 @@ async fn client(command: ClientCommand, outer: Common, surroundings: Surrounding
         Confirm(args) => operation::confirm(&session(&args.common), args).await,
         Extend(args) => operation::extend(&session(&args.common), args).await,
         Forget(args) => forget::run(&session(&args.common), args).await,
+        Token(args) => token::run(&session, args).await,
         Readmit(args) => readmit::run(&session(&args.common), args).await,
     }
 }
@@ -140,6 +149,7 @@ async fn client(command: ClientCommand, outer: Common, surroundings: Surrounding
 #[derive(Debug)]
 struct Session {
     url: String,
+    proof: Proof,
     format: Format,
     /// Columns and rows; `None`: the standard output is no terminal.
     terminal: Option<(usize, usize)>,
@@ -148,14 +158,52 @@ struct Session {
     live: bool,
 }
 
+/// Where the token of the caller is. The flag wins over the environment, a file over a bare token.
+enum Proof {
+    None,
+    File(PathBuf),
+    Token(String),
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::File(_) => "File(..)",
+            Self::Token(_) => "Token(..)",
+        })
+    }
+}
+
+impl Proof {
+    fn read(&self) -> Result<Bearer, Error> {
+        match self {
+            Self::None => Bearer::new(None),
+            Self::Token(token) => Bearer::new(Some(token)),
+            Self::File(path) => {
+                let token = secret_file::read(path)
+                    .map_err(|error| Error::Input { problem: chain(&error).to_string(), advice: Vec::new() })?;
+                Bearer::new(Some(&token))
+            }
+        }
+    }
+}
+
 impl Session {
     fn new(common: Common, surroundings: &Surroundings) -> Self {
         let terminal = terminal::size();
+        let proof = match (common.token_file, &surroundings.token_file, &surroundings.token) {
+            (Some(path), _, _) => Proof::File(path),
+            (None, Some(path), _) => Proof::File(path.clone()),
+            (None, None, Some(token)) => Proof::Token(token.clone()),
+            (None, None, None) => Proof::None,
+        };
         Self {
             url: common
                 .scheduler
                 .or_else(|| surroundings.scheduler.clone())
                 .unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
+            proof,
             format: common.output.unwrap_or_default(),
             terminal,
             color: terminal.is_some() && !surroundings.no_color && !surroundings.dumb,
@@ -164,7 +212,7 @@ impl Session {
     }
 
     async fn connect(&self) -> Result<Client, Error> {
-        Client::connect(&self.url).await
+        Client::connect(&self.url, self.proof.read()?).await
     }
 
     /// Columns to keep within, if anything limits them.

@@ -190,9 +190,14 @@ impl Reason {
             "CLUSTER_IN_USE" => "applications or instances still name it: quiesce get instances".to_owned(),
             "INVALID_RESUME_TOKEN" | "RESUME_TOKEN_EXPIRED" => "watch again without --since".to_owned(),
             "INVALID_FILTER" => "write it like: name = db* AND labels.team = \"core\"".to_owned(),
-            "CALLER_NOT_ALLOWED" | "CREDENTIALS_INVALID" => {
-                "the scheduler does not accept who you are; ask whoever runs it".to_owned()
+            "CREDENTIALS_INVALID" => {
+                "prove who you are: --token-file FILE; the first token is admin.token in the scheduler's data directory"
+                    .to_owned()
             }
+            "CALLER_NOT_ALLOWED" => {
+                "your token does not allow this; an admin can make one that does: quiesce token create".to_owned()
+            }
+            "TOKEN_NOT_FOUND" => "see what there is: quiesce token list".to_owned(),
             "RESTORE_UNCONFIRMED" => format!(
                 "see where it runs (quiesce get instances), make sure that no other copy does, then: quiesce readmit \
                  {application}"

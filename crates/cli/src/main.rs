@@ -14,6 +14,7 @@ mod output;
 mod terminal;
 
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let surroundings = Surroundings {
         scheduler: env::var("QUIESCE_SCHEDULER").ok().filter(|url| !url.is_empty()),
+        token_file: env::var_os("QUIESCE_TOKEN_FILE").filter(|path| !path.is_empty()).map(PathBuf::from),
+        token: env::var("QUIESCE_TOKEN").ok().filter(|token| !token.is_empty()),
         no_color: is_set("NO_COLOR"),
         dumb: env::var_os("TERM").is_some_and(|term| term == "dumb"),
     };

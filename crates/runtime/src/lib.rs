@@ -10,6 +10,7 @@ pub mod clock;
 pub mod drain;
 pub mod duration;
 pub mod machine;
+pub mod secret_file;
 pub mod signals;
 pub mod tasks;
 pub mod telemetry;

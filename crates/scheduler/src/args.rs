@@ -10,6 +10,7 @@ use quiesce_runtime::signals::Signals;
 use quiesce_runtime::telemetry::{self, chain};
 use tracing::{error, info};
 
+use crate::access::Mode;
 use crate::config::{self, Settings};
 use crate::server::{BindError, Scheduler, StoreChoice};
 
@@ -52,6 +53,16 @@ pub struct SchedulerArgs {
     #[arg(long, env = "QUIESCE_SCHEDULER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
 
+    /// Who may call: open (everybody may do everything) or enforced (tokens, certificates, roles) [default: open on
+    /// loopback, else enforced]
+    #[arg(long, value_name = "MODE", env = "QUIESCE_SCHEDULER_ACCESS")]
+    pub access: Option<String>,
+
+    /// Where to record who changed what and who was refused: a file, - for standard output, or off [default: off when
+    /// access is open, else audit.jsonl in the data directory]
+    #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_AUDIT")]
+    pub audit: Option<String>,
+
     /// What to log: directives such as info,quiesce_scheduler=debug [default: info]
     #[arg(long, value_name = "FILTER", env = "QUIESCE_SCHEDULER_LOG")]
     pub log: Option<String>,
@@ -59,6 +70,10 @@ pub struct SchedulerArgs {
     /// How to log: auto, text or json [default: auto]
     #[arg(long, value_name = "FORMAT", env = "QUIESCE_SCHEDULER_LOG_FORMAT")]
     pub log_format: Option<String>,
+
+    /// Make a new key for tokens at this start, whatever the age of the one there is; what has begun keeps its own
+    #[arg(long)]
+    pub rotate_key: bool,
 
     /// Print the settings in effect as TOML and exit
     #[arg(long)]
@@ -105,6 +120,7 @@ async fn serve(settings: Settings) -> ExitCode {
         StoreChoice::Embedded { directory } => directory.display().to_string(),
         StoreChoice::Memory | StoreChoice::Given(_) => "in memory, gone with this process".to_owned(),
     };
+    let mode = settings.config.access.mode;
     let bound = match Scheduler::bind(settings.config).await {
         Ok(bound) => bound,
         Err(error) => {
@@ -116,11 +132,22 @@ async fn serve(settings: Settings) -> ExitCode {
         }
     };
     let (local, admin) = (bound.local_addr(), bound.admin_addr());
+    let first_admin = bound.first_admin_token().map(|path| path.display().to_string());
     let ready = move |resumed: usize| {
         let admin = admin.map(|admin| format!(", metrics and health on http://{admin}")).unwrap_or_default();
         say(&format!("scheduler listens on http://{local}{admin}"));
         say(&format!("state: {state}; operations resumed: {resumed}"));
-        say(&format!("next: quiesce agent --application NAME --cluster NAME --scheduler http://{local} -- COMMAND"));
+        if let Some(path) = first_admin {
+            say(&format!("access: enforced; the first admin token is in {path}, for --token-file"));
+        }
+        let agent = format!("quiesce agent --application NAME --cluster NAME --scheduler http://{local}");
+        match mode {
+            Mode::Open => say(&format!("next: {agent} -- COMMAND")),
+            Mode::Enforced => {
+                say("next: quiesce --token-file FILE token create --role agent --application NAME --out join.token");
+                say(&format!("then: {agent} --join-token-file join.token -- COMMAND"));
+            }
+        }
     };
     let until = async {
         let signal = signals.next().await;

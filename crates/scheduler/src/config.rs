@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use quiesce_operation::Policy;
 use quiesce_runtime::telemetry::{DEFAULT_FILTER, Format, Telemetry, chain};
 
+use crate::access::{self, Mode, Target};
 use crate::args::SchedulerArgs;
+use crate::secrets::Rotation;
 use crate::server::{Config, StoreChoice};
 use crate::validate::{Violations, is_endpoint};
 use file::File;
@@ -21,7 +23,11 @@ use file::File;
 const LISTEN_DEFAULT: &str = "127.0.0.1:7600";
 /// Where its admin address is unless told otherwise.
 const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:7601";
-/// Says that there shall be no admin address.
+/// Where the first admin token is written, in the data directory.
+const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// Where the audit log is, in the data directory.
+const AUDIT_FILE: &str = "audit.jsonl";
+/// Says that there shall be no such thing: no admin address, no audit log.
 const OFF: &str = "off";
 
 /// Everything a scheduler process is told.
@@ -80,10 +86,17 @@ pub fn load(args: &SchedulerArgs) -> Result<Settings, Problems> {
         attach_endpoint: args.attach_endpoint.clone(),
         insecure: args.insecure,
         log: file::Log { filter: args.log.clone(), format: args.log_format.clone() },
+        access: file::Access { mode: args.access.clone(), principals: Vec::new() },
+        audit: file::Audit { to: args.audit.clone() },
         policy: file::Policy::default(),
     };
     let effective = flags.or(file).or(defaults());
-    resolve(effective, problems)
+    let mut settings = resolve(effective, problems)?;
+    // An order for one start and no setting: in a file it would be carried out at every start.
+    if args.rotate_key {
+        settings.config.access.rotation = Rotation::Now;
+    }
+    Ok(settings)
 }
 
 fn defaults() -> File {
@@ -96,6 +109,9 @@ fn defaults() -> File {
         attach_endpoint: Some(String::new()),
         insecure: Some(false),
         log: file::Log { filter: Some(DEFAULT_FILTER.to_owned()), format: Some(Format::Auto.to_string()) },
+        // What the default is depends on the address.
+        access: file::Access::default(),
+        audit: file::Audit::default(),
         policy: file::Policy::of(&Policy::built_in()),
     }
 }
@@ -123,7 +139,7 @@ pub(crate) fn from_text(text: &str) -> Result<Settings, Problems> {
     resolve(file.or(defaults()), Vec::new())
 }
 
-fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Problems> {
+fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, Problems> {
     let insecure = effective.insecure.unwrap_or(false);
     let listen = address("listen", effective.listen.as_deref().unwrap_or(LISTEN_DEFAULT), &mut problems);
     let admin = effective.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT);
@@ -148,9 +164,10 @@ fn resolve(effective: File, mut problems: Vec<String>) -> Result<Settings, Probl
     if !attach_endpoint.is_empty() && (attach_endpoint.starts_with("unix:") || !is_endpoint(&attach_endpoint)) {
         problems.push(format!("attach_endpoint = {attach_endpoint:?} is not host:port"));
     }
+    let access = access(&mut effective, listen, &mut problems);
     match (listen, store) {
         (Some(listen), Some(store)) if problems.is_empty() => {
-            let config = Config { listen, admin_listen, store, default_policy, attach_endpoint };
+            let config = Config { listen, admin_listen, store, default_policy, attach_endpoint, access };
             Ok(Settings { config, telemetry, effective })
         }
         _ => Err(Problems(problems)),
@@ -192,6 +209,44 @@ fn store(effective: &File, problems: &mut Vec<String>) -> Option<StoreChoice> {
             None
         }
     }
+}
+
+/// Open on loopback, enforced elsewhere, unless it says; what it comes to is written back, to be shown.
+fn access(effective: &mut File, listen: Option<SocketAddr>, problems: &mut Vec<String>) -> access::Config {
+    let mode = match effective.access.mode.as_deref() {
+        Some("open") => Mode::Open,
+        Some("enforced") => Mode::Enforced,
+        None if listen.is_some_and(|address| address.ip().is_loopback()) => Mode::Open,
+        None => Mode::Enforced,
+        Some(other) => {
+            problems.push(format!("access.mode = {other:?} is not known; use open or enforced"));
+            Mode::Enforced
+        }
+    };
+    effective.access.mode = Some(mode.as_str().to_owned());
+    let mut principals = Vec::new();
+    for (number, principal) in effective.access.principals.iter().enumerate() {
+        match principal.named() {
+            Ok(named) => principals.push(named),
+            Err(problem) => problems.push(format!("access.principals[{number}]: {problem}")),
+        }
+    }
+    let admin_token_file = effective.data_dir.as_ref().map(|directory| directory.join(ADMIN_TOKEN_FILE));
+    let audit = match effective.audit.to.as_deref() {
+        Some(OFF) => Target::Off,
+        Some("-") => Target::Stdout,
+        Some(path) => Target::File(PathBuf::from(path)),
+        None => match (&effective.data_dir, mode) {
+            (Some(directory), Mode::Enforced) => Target::File(directory.join(AUDIT_FILE)),
+            (Some(_), Mode::Open) | (None, _) => Target::Off,
+        },
+    };
+    effective.audit.to = Some(match &audit {
+        Target::Off => OFF.to_owned(),
+        Target::Stdout => "-".to_owned(),
+        Target::File(path) => path.display().to_string(),
+    });
+    access::Config { mode, principals, admin_token_file, audit, rotation: Rotation::WhenDue }
 }
 
 fn telemetry(effective: &File, problems: &mut Vec<String>) -> Telemetry {

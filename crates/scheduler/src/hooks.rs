@@ -141,7 +141,7 @@ impl Hooks {
             return;
         }
         let hook = Arc::new(Hook {
-            token: self.inner.secrets.hook_token(&name.0, &name.1),
+            token: self.inner.secrets.hook_token(&name.0, &name.1, record.created),
             name: name.clone(),
             link: watch::Sender::new(Link::Detached),
             presence: watch::Sender::new(Presence::default()),
@@ -196,10 +196,11 @@ impl Hooks {
         self.expect(application, instance)?.probe(check, BTreeMap::new(), limit).await
     }
 
-    /// What is sent to a listening hook as bearer; for the answer to its registration.
+    /// What is sent to the listening hook of an instance that was registered first at `created` as bearer; for the answer
+    /// to its registration.
     #[must_use]
-    pub fn token(&self, application: &ApplicationId, instance: &InstanceId) -> HookToken {
-        self.inner.secrets.hook_token(application, instance)
+    pub fn token(&self, application: &ApplicationId, instance: &InstanceId, created: Moment) -> HookToken {
+        self.inner.secrets.hook_token(application, instance, created)
     }
 
     /// Takes over a connection an agent has opened, on which it serves its hook. It replaces an older one once it has

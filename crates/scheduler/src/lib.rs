@@ -9,9 +9,11 @@
 //!   [`attach`] hold the connections, [`secrets`] the tokens.
 //! - what callers may ask for: [`service`] (one file per resource), [`admission`] (migrate and delete), [`registry`]
 //!   (applications, instances, clusters), [`watch`] (streams).
+//! - who may ask for it: [`access`], with the one table of what every request needs.
 //! - words: [`convert`] is the only bridge between wire and domain, [`status`] the only one from errors to gRPC,
 //!   [`records`] the only one to the disk.
 
+pub mod access;
 mod admin;
 mod admission;
 pub mod args;

@@ -43,6 +43,8 @@ pub(crate) struct Metrics {
     without_effect: Gauge,
     revision: Gauge,
     condition: Family<Labels<1>, Gauge>,
+    authentications_failed: Family<Labels<1>, Counter>,
+    audit_waiting: Gauge,
 }
 
 impl Metrics {
@@ -65,6 +67,8 @@ impl Metrics {
             without_effect: Gauge::default(),
             revision: Gauge::default(),
             condition: Family::default(),
+            authentications_failed: Family::default(),
+            audit_waiting: Gauge::default(),
         };
         let m = &metrics;
         registry.register("operations", "Operations that are done, by kind and outcome", m.operations.clone());
@@ -104,6 +108,16 @@ impl Metrics {
             "store_condition",
             "1 for what the store would say to a change now, 0 for everything else",
             m.condition.clone(),
+        );
+        registry.register(
+            "authentications_failed",
+            "Callers who were not let in: refused, or throttled after too many of them",
+            m.authentications_failed.clone(),
+        );
+        registry.register(
+            "audit_lines_waiting",
+            "Lines of the audit log that could not be written yet",
+            m.audit_waiting.clone(),
         );
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
@@ -146,6 +160,17 @@ impl Metrics {
             | Type::InstanceReady
             | Type::Override => {}
         }
+    }
+
+    /// A caller was not let in.
+    pub(crate) fn authentication_failed(&self, throttled: bool) {
+        let outcome = if throttled { "throttled" } else { "refused" };
+        self.authentications_failed.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// How many lines of the audit log wait.
+    pub(crate) fn audit(&self, waiting: usize) {
+        self.audit_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// One call was answered.

@@ -10,6 +10,7 @@ mod registry;
 mod request;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use minicbor::{Decode, Encode};
 use quiesce_operation::{ApplicationId, ClusterId, InstanceId, Moment, OperationId};
@@ -21,6 +22,7 @@ pub(crate) use event::EventRecord;
 pub(crate) use operation::{Counts, OperationRecord, Summary};
 pub(crate) use registry::{Admission, ApplicationRecord, ClusterRecord, Connect, InstanceRecord, TombstoneRecord};
 pub(crate) use request::{RequestIdRecord, RequestResult, request_key};
+pub(crate) use token::{TokenRecord, TokenRole, token_key};
 
 /// A record type without upgrades behind it.
 macro_rules! first_version {
@@ -44,6 +46,7 @@ first_version! {
     AnchorRecord => "clock",
     HistoryRecord => "history",
     RestoredRecord => "restored",
+    TokenRecord => "token",
 }
 
 /// Key of an application.

@@ -30,7 +30,7 @@ use crate::status::Problem;
 pub(crate) use applications::{APPLICATION_LEAVES, ApplicationDraft, ApplicationUpdate, RESTORE_TIME};
 pub(crate) use census::Census;
 pub(crate) use clusters::{CLUSTER_LEAVES, ClusterDraft, ClusterUpdate, Usage};
-pub(crate) use instances::{Admit, End, Registration};
+pub(crate) use instances::{Admit, Claim, End, Registration};
 pub(crate) use turns::Turns;
 
 /// How often a change is tried when others change the same records at the same time. Each try fails only because

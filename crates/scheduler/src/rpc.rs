@@ -14,9 +14,12 @@ use http::{Request, Response};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 use tracing::{Instrument, debug, info_span};
 
+use crate::access::{self, Access, Call, Entry};
+use crate::identity;
 use crate::metrics::Metrics;
 use crate::status::Problem;
 use arrival::Arrival;
@@ -30,17 +33,39 @@ const CALLS_MAX: usize = 512;
 #[derive(Clone)]
 pub(crate) struct RpcLayer {
     metrics: Metrics,
+    access: Arc<Access>,
     arrival: Arc<Arrival>,
     permits: Arc<Semaphore>,
 }
 
 impl RpcLayer {
-    pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { metrics, arrival: Arc::new(Arrival::new()), permits: Arc::new(Semaphore::new(CALLS_MAX)) }
+    pub(crate) fn new(metrics: Metrics, access: Arc<Access>) -> Self {
+        Self { metrics, access, arrival: Arc::new(Arrival::new()), permits: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 }
 
 impl RpcLayer {
+    /// The request with who makes it. Health is for everybody, and what is served nowhere is said to everybody.
+    async fn known(
+        &self,
+        service: &str,
+        method: &str,
+        mut request: Request<Body>,
+        entry: &Arc<Entry>,
+    ) -> Result<Request<Body>, Problem> {
+        if service == HEALTH || service == UNKNOWN {
+            return Ok(request);
+        }
+        let caller = self.access.gate(method, request.headers(), request.extensions()).await?;
+        entry.caller(&caller);
+        if REFLECTION.contains(&service) {
+            caller.permit(&access::LOOKING)?;
+        }
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(Arc::clone(entry));
+        Ok(request)
+    }
+
     /// The request, once all of it is there. Reflection converses: there a request has no end.
     async fn arrived(&self, service: &str, request: Request<Body>) -> Result<Request<Body>, Problem> {
         if REFLECTION.contains(&service) {
@@ -88,14 +113,22 @@ where
         let span = info_span!("rpc", rpc.service = service, rpc.method = method);
         let handle = async move {
             let begin = Instant::now();
-            let response = match layer.arrived(service, request).await {
+            let (entry, from) = (Arc::new(Entry::default()), identity::of(request.extensions()).address);
+            let request = match layer.known(service, method, request, &entry).await {
+                // Who calls is known before anything of the message is kept.
+                Ok(request) => layer.arrived(service, request).await,
+                Err(problem) => Err(problem),
+            };
+            let response = match request {
                 Ok(request) => match layer.permits.try_acquire() {
                     Ok(_permit) => complete(inner.call(request).await?, method),
                     Err(_) => Status::from(Problem::LimitExceeded { limit: "calls at the same time" }).into_http(),
                 },
                 Err(problem) => Status::from(problem).into_http(),
             };
-            let code = code(&response);
+            let (code, error) = code(&response);
+            let call = Call { service, method, from, code, error: &error, unknown: !entry.is_known() };
+            layer.access.record(&entry, call).await;
             layer.metrics.call(service, method, code, begin.elapsed());
             debug!(rpc.code = ?code, took = ?begin.elapsed(), "call answered");
             Ok(response)
@@ -104,9 +137,10 @@ where
     }
 }
 
-/// The code of an answer; one whose trailers are still to come has begun well.
-fn code(response: &Response<Body>) -> Code {
-    Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
+/// The code of an answer and the reason of an error; one whose trailers are still to come has begun well.
+fn code(response: &Response<Body>) -> (Code, String) {
+    let Some(status) = Status::from_header_map(response.headers()) else { return (Code::Ok, String::new()) };
+    (status.code(), status.get_details_error_info().map(|info| info.reason).unwrap_or_default())
 }
 
 /// `response`, or the same error with the details that were missing.
@@ -130,11 +164,13 @@ fn complete(response: Response<Body>, method: &'static str) -> Response<Body> {
 }
 
 const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
-const SERVICES: [&str; 5] =
-    ["quiesce.v1.Scheduler", "quiesce.v1.AgentGateway", "grpc.health.v1.Health", REFLECTION[0], REFLECTION[1]];
+const HEALTH: &str = "grpc.health.v1.Health";
+const UNKNOWN: &str = "unknown";
+const SERVICES: [&str; 6] =
+    ["quiesce.v1.Scheduler", "quiesce.v1.AgentGateway", "quiesce.v1.Access", HEALTH, REFLECTION[0], REFLECTION[1]];
 
 /// Every method that is served. Paths come from strangers and are no labels.
-const METHODS: [&str; 34] = [
+const METHODS: [&str; 37] = [
     "GetServerInfo",
     "CreateApplication",
     "GetApplication",
@@ -163,16 +199,19 @@ const METHODS: [&str; 34] = [
     "ReportEnd",
     "CompleteShutdown",
     "ExtendDeadline",
+    "CreateToken",
+    "ListTokens",
+    "RevokeToken",
     "Check",
     "List",
     "Watch",
     "ServerReflectionInfo",
-    "unknown",
+    UNKNOWN,
     "",
 ];
 
 fn name(path: &str) -> (&'static str, &'static str) {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
     let known = |all: &'static [&'static str], one: &str| all.iter().copied().find(|known| *known == one);
-    (known(&SERVICES, service).unwrap_or("unknown"), known(&METHODS, method).unwrap_or("unknown"))
+    (known(&SERVICES, service).unwrap_or(UNKNOWN), known(&METHODS, method).unwrap_or(UNKNOWN))
 }

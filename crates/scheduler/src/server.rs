@@ -9,13 +9,13 @@ mod running;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use quiesce_operation::Policy;
-use quiesce_runtime::clock::{StartError, Timeline};
+use quiesce_operation::{Moment, Policy};
+use quiesce_runtime::clock::{Clock as _, StartError, Timeline};
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Machine};
 use quiesce_store::embedded::{self, EmbeddedStore};
@@ -30,6 +30,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::access::{self, Audit};
 use crate::admin::Admin;
 use crate::driver;
 use crate::hooks::SILENCE_MAX;
@@ -86,6 +87,8 @@ pub struct Config {
     pub default_policy: Policy,
     /// Where agents dial in, `host:port`, if that is not where they call.
     pub attach_endpoint: String,
+    /// Who may do what.
+    pub access: access::Config,
 }
 
 impl Config {
@@ -99,6 +102,7 @@ impl Config {
             store: StoreChoice::Memory,
             default_policy: Policy::built_in(),
             attach_endpoint: String::new(),
+            access: access::Config::open(),
         }
     }
 }
@@ -130,6 +134,12 @@ pub enum BindError {
     /// There is no clock.
     #[error("cannot establish the time")]
     Clock(#[source] StartError),
+    /// What happens could not be recorded.
+    #[error("cannot record what happens")]
+    Audit(#[source] access::OpenError),
+    /// There is no way in.
+    #[error("cannot make the first admin token")]
+    FirstToken(#[source] access::FirstTokenError),
     /// There is no secret key.
     #[error("cannot load the secret key")]
     Secrets(#[source] secrets::LoadError),
@@ -164,6 +174,9 @@ pub struct Opened {
     timeline: Arc<Timeline>,
     secrets: Arc<Secrets>,
     config: Config,
+    audit: Audit,
+    /// The first admin token was made just now.
+    first_admin: bool,
 }
 
 /// A scheduler with its sockets and its store, not serving yet.
@@ -213,6 +226,7 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::bind`].
     pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
+        let audit = Audit::open(&config.access.audit).map_err(BindError::Audit)?;
         let (store, handout) = open_store(&config.store).await?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
         let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
@@ -221,8 +235,13 @@ impl Scheduler {
         let timeline = Arc::new(timeline.map_err(BindError::Clock)?);
         let first = put(Batch::new(), anchor_key(), &AnchorRecord::from(timeline.anchor()));
         store.commit(first).await.map_err(BindError::Write)?;
-        let secrets = Secrets::load(&*store, &mut entropy_of(&machine)).await.map_err(BindError::Secrets)?;
-        Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config })
+        let mut entropy = entropy_of(&machine);
+        let secrets = Secrets::load(&*store, &mut entropy, Moment::from_millis(timeline.now()), config.access.rotation)
+            .await
+            .map_err(BindError::Secrets)?;
+        let first_admin = access::first_admin(&config.access, &*store, &*timeline, &mut entropy);
+        let first_admin = first_admin.await.map_err(BindError::FirstToken)?;
+        Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config, audit, first_admin })
     }
 }
 
@@ -258,6 +277,12 @@ impl Bound {
         self.admin_local
     }
 
+    /// The file with the first admin token, if that was made just now.
+    #[must_use]
+    pub fn first_admin_token(&self) -> Option<&Path> {
+        self.opened.config.access.admin_token_file.as_deref().filter(|_| self.opened.first_admin)
+    }
+
     /// Serves until `until` resolves, then stops gracefully.
     ///
     /// # Errors
@@ -281,8 +306,8 @@ impl Bound {
         let handout = opened.handout.take();
         let dial = Arc::new(opened.machine.clone());
         let running = opened.start(dial, &drain).await?;
-        let (scheduler, gateway) = running.servers();
-        let Running { attachments, driver, metrics, tasks, resumed, .. } = running;
+        let (scheduler, gateway, access_server) = running.servers();
+        let Running { attachments, driver, metrics, tasks, resumed, access, .. } = running;
         let (store_watch, condition) = store_watch::open(Arc::clone(&store));
         tasks.spawn("store watch", store_watch.run(drain.clone()));
         if let Some(handout) = handout {
@@ -303,9 +328,10 @@ impl Bound {
             .max_concurrent_streams(STREAMS_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .layer(RpcLayer::new(metrics))
+            .layer(RpcLayer::new(metrics, access))
             .add_service(scheduler)
             .add_service(gateway)
+            .add_service(access_server)
             .add_service(health_server)
             .add_service(reflection()?.build_v1().map_err(|error| RunError::Reflection(Box::new(error)))?)
             .add_service(reflection()?.build_v1alpha().map_err(|error| RunError::Reflection(Box::new(error)))?);
@@ -338,7 +364,7 @@ impl Bound {
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", "quiesce.v1.Scheduler", "quiesce.v1.AgentGateway"] {
+    for service in ["", "quiesce.v1.Scheduler", "quiesce.v1.AgentGateway", "quiesce.v1.Access"] {
         health.set_service_status(service, status).await;
     }
 }

@@ -3,6 +3,7 @@
 //! One child per resource. A handler validates, calls, converts; it decides nothing. Whatever changes something runs as
 //! a task of its own: a caller that goes away (deadline, broken connection) must not leave a change half told.
 
+mod access;
 mod applications;
 mod clusters;
 mod gateway;
@@ -18,12 +19,12 @@ use quiesce_runtime::tasks::Tasks;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use crate::access::{Access, Ask, Entry, Principal};
 use crate::admission::Admission;
 use crate::attach::Attachments;
 use crate::convert::duration_to_wire;
 use crate::convert::policy::policy_to_wire;
 use crate::driver::Handle;
-use crate::identity;
 use crate::page::PAGE_MAX;
 use crate::registry::Registry;
 use crate::status::Problem;
@@ -36,6 +37,7 @@ const WATCHES_MAX: usize = 2000;
 
 /// What the handlers work with.
 pub(crate) struct Parts {
+    pub(crate) access: Arc<Access>,
     pub(crate) registry: Registry,
     pub(crate) admission: Admission,
     pub(crate) driver: Handle,
@@ -47,7 +49,7 @@ pub(crate) struct Parts {
     pub(crate) attach_endpoint: String,
 }
 
-/// Both services. Cheap to clone.
+/// All services. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Service {
     parts: Arc<Parts>,
@@ -77,6 +79,39 @@ impl Service {
         done.unwrap_or(Err(Problem::NotServing("the scheduler is stopping")))
     }
 
+    /// What arrives and from whom, if he may send it. The only way in which handlers get a request.
+    async fn open<T: Ask>(&self, request: Request<T>) -> Result<(Principal, T), Problem> {
+        let (_, mut extensions, message) = request.into_parts();
+        // Put there by the layer around the services; without it nobody is known.
+        let caller = extensions
+            .remove::<Principal>()
+            .unwrap_or_else(|| Principal::anonymous(None, crate::access::Rights::Nothing));
+        let need = message.need();
+        if let Some(entry) = extensions.get::<Arc<Entry>>() {
+            entry.subject(&need);
+        }
+        self.access.permit(&caller, &need).await?;
+        Ok((caller, message))
+    }
+
+    /// `events` for as long as `caller` is still who he was when they began.
+    fn watched<E: Send + 'static>(
+        &self,
+        caller: Principal,
+        events: BoxStream<'static, Result<v1::OperationEvent, Problem>>,
+        wrap: fn(v1::OperationEvent) -> E,
+    ) -> BoxStream<'static, Result<E, Status>> {
+        let (access, caller) = (Arc::clone(&self.access), Arc::new(caller));
+        let checked = events.then(move |event| {
+            let (access, caller) = (Arc::clone(&access), Arc::clone(&caller));
+            async move {
+                access.still(&caller).await?;
+                event.map(wrap).map_err(Status::from)
+            }
+        });
+        checked.boxed()
+    }
+
     fn server_info(&self) -> v1::GetServerInfoResponse {
         v1::GetServerInfoResponse {
             implementation: "quiesce".to_owned(),
@@ -96,17 +131,13 @@ fn answer<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
 
-/// What arrives, and from whom.
-fn open<T>(request: Request<T>) -> (String, T) {
-    (identity::of(&request), request.into_inner())
-}
-
 #[tonic::async_trait]
 impl v1::scheduler_server::Scheduler for Service {
     async fn get_server_info(
         &self,
-        _: Request<v1::GetServerInfoRequest>,
+        request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        self.open(request).await?;
         Ok(Response::new(self.server_info()))
     }
 
@@ -114,105 +145,120 @@ impl v1::scheduler_server::Scheduler for Service {
         &self,
         request: Request<v1::CreateApplicationRequest>,
     ) -> Result<Response<v1::CreateApplicationResponse>, Status> {
-        answer(applications::create(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(applications::create(self, opened).await)
     }
 
     async fn get_application(
         &self,
         request: Request<v1::GetApplicationRequest>,
     ) -> Result<Response<v1::GetApplicationResponse>, Status> {
-        answer(applications::get(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(applications::get(self, request).await)
     }
 
     async fn list_applications(
         &self,
         request: Request<v1::ListApplicationsRequest>,
     ) -> Result<Response<v1::ListApplicationsResponse>, Status> {
-        answer(applications::list(self, request.into_inner()).await)
+        let opened = self.open(request).await?;
+        answer(applications::list(self, opened).await)
     }
 
     async fn update_application(
         &self,
         request: Request<v1::UpdateApplicationRequest>,
     ) -> Result<Response<v1::UpdateApplicationResponse>, Status> {
-        answer(applications::update(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(applications::update(self, opened).await)
     }
 
     async fn migrate_application(
         &self,
         request: Request<v1::MigrateApplicationRequest>,
     ) -> Result<Response<v1::MigrateApplicationResponse>, Status> {
-        answer(operations::migrate(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(operations::migrate(self, opened).await)
     }
 
     async fn delete_application(
         &self,
         request: Request<v1::DeleteApplicationRequest>,
     ) -> Result<Response<v1::DeleteApplicationResponse>, Status> {
-        answer(operations::delete(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(operations::delete(self, opened).await)
     }
 
     async fn create_cluster(
         &self,
         request: Request<v1::CreateClusterRequest>,
     ) -> Result<Response<v1::CreateClusterResponse>, Status> {
-        answer(clusters::create(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(clusters::create(self, opened).await)
     }
 
     async fn get_cluster(
         &self,
         request: Request<v1::GetClusterRequest>,
     ) -> Result<Response<v1::GetClusterResponse>, Status> {
-        answer(clusters::get(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(clusters::get(self, request).await)
     }
 
     async fn list_clusters(
         &self,
         request: Request<v1::ListClustersRequest>,
     ) -> Result<Response<v1::ListClustersResponse>, Status> {
-        answer(clusters::list(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(clusters::list(self, request).await)
     }
 
     async fn update_cluster(
         &self,
         request: Request<v1::UpdateClusterRequest>,
     ) -> Result<Response<v1::UpdateClusterResponse>, Status> {
-        answer(clusters::update(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(clusters::update(self, opened).await)
     }
 
     async fn delete_cluster(
         &self,
         request: Request<v1::DeleteClusterRequest>,
     ) -> Result<Response<v1::DeleteClusterResponse>, Status> {
-        answer(clusters::delete(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(clusters::delete(self, request).await)
     }
 
     async fn get_instance(
         &self,
         request: Request<v1::GetInstanceRequest>,
     ) -> Result<Response<v1::GetInstanceResponse>, Status> {
-        answer(instances::get(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(instances::get(self, request).await)
     }
 
     async fn list_instances(
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Result<Response<v1::ListInstancesResponse>, Status> {
-        answer(instances::list(self, request.into_inner()).await)
+        let opened = self.open(request).await?;
+        answer(instances::list(self, opened).await)
     }
 
     async fn get_operation(
         &self,
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
-        answer(operations::get(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(operations::get(self, request).await)
     }
 
     async fn list_operations(
         &self,
         request: Request<v1::ListOperationsRequest>,
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
-        answer(operations::list(self, request.into_inner()).await)
+        let opened = self.open(request).await?;
+        answer(operations::list(self, opened).await)
     }
 
     type WatchOperationStream = BoxStream<'static, Result<v1::WatchOperationResponse, Status>>;
@@ -221,9 +267,10 @@ impl v1::scheduler_server::Scheduler for Service {
         &self,
         request: Request<v1::WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
-        let events = operations::watch_one(self, request.into_inner()).await?;
-        let events = events.map(|event| event.map(|event| v1::WatchOperationResponse { event: Some(event) }));
-        Ok(Response::new(events.map(|event| event.map_err(Status::from)).boxed()))
+        let (caller, request) = self.open(request).await?;
+        let events = operations::watch_one(self, request).await?;
+        let wrap = |event| v1::WatchOperationResponse { event: Some(event) };
+        Ok(Response::new(self.watched(caller, events, wrap)))
     }
 
     type WatchOperationsStream = BoxStream<'static, Result<v1::WatchOperationsResponse, Status>>;
@@ -232,37 +279,42 @@ impl v1::scheduler_server::Scheduler for Service {
         &self,
         request: Request<v1::WatchOperationsRequest>,
     ) -> Result<Response<Self::WatchOperationsStream>, Status> {
-        let events = operations::watch_all(self, request.into_inner()).await?;
-        let events = events.map(|event| event.map(|event| v1::WatchOperationsResponse { event: Some(event) }));
-        Ok(Response::new(events.map(|event| event.map_err(Status::from)).boxed()))
+        let (caller, request) = self.open(request).await?;
+        let events = operations::watch_all(self, request, caller.sees()).await?;
+        let wrap = |event| v1::WatchOperationsResponse { event: Some(event) };
+        Ok(Response::new(self.watched(caller, events, wrap)))
     }
 
     async fn cancel_operation(
         &self,
         request: Request<v1::CancelOperationRequest>,
     ) -> Result<Response<v1::CancelOperationResponse>, Status> {
-        answer(operations::cancel(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(operations::cancel(self, opened).await)
     }
 
     async fn retry_operation(
         &self,
         request: Request<v1::RetryOperationRequest>,
     ) -> Result<Response<v1::RetryOperationResponse>, Status> {
-        answer(operations::retry(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(operations::retry(self, opened).await)
     }
 
     async fn extend_operation(
         &self,
         request: Request<v1::ExtendOperationRequest>,
     ) -> Result<Response<v1::ExtendOperationResponse>, Status> {
-        answer(operations::extend(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(operations::extend(self, opened).await)
     }
 
     async fn confirm_operation(
         &self,
         request: Request<v1::ConfirmOperationRequest>,
     ) -> Result<Response<v1::ConfirmOperationResponse>, Status> {
-        answer(operations::confirm(self, open(request)).await)
+        let opened = self.open(request).await?;
+        answer(operations::confirm(self, opened).await)
     }
 }
 
@@ -272,41 +324,74 @@ impl v1::agent_gateway_server::AgentGateway for Service {
         &self,
         request: Request<v1::RegisterInstanceRequest>,
     ) -> Result<Response<v1::RegisterInstanceResponse>, Status> {
-        answer(gateway::register(self, request.into_inner()).await)
+        let opened = self.open(request).await?;
+        answer(gateway::register(self, opened).await)
     }
 
     async fn deregister_instance(
         &self,
         request: Request<v1::DeregisterInstanceRequest>,
     ) -> Result<Response<v1::DeregisterInstanceResponse>, Status> {
-        answer(gateway::deregister(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(gateway::deregister(self, request).await)
     }
 
     async fn admit_start(
         &self,
         request: Request<v1::AdmitStartRequest>,
     ) -> Result<Response<v1::AdmitStartResponse>, Status> {
-        answer(gateway::admit_start(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(gateway::admit_start(self, request).await)
     }
 
     async fn report_end(
         &self,
         request: Request<v1::ReportEndRequest>,
     ) -> Result<Response<v1::ReportEndResponse>, Status> {
-        answer(gateway::report_end(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(gateway::report_end(self, request).await)
     }
 
     async fn complete_shutdown(
         &self,
         request: Request<v1::CompleteShutdownRequest>,
     ) -> Result<Response<v1::CompleteShutdownResponse>, Status> {
-        answer(gateway::complete_shutdown(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(gateway::complete_shutdown(self, request).await)
     }
 
     async fn extend_deadline(
         &self,
         request: Request<v1::ExtendDeadlineRequest>,
     ) -> Result<Response<v1::ExtendDeadlineResponse>, Status> {
-        answer(gateway::extend_deadline(self, request.into_inner()).await)
+        let (_, request) = self.open(request).await?;
+        answer(gateway::extend_deadline(self, request).await)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::access_server::Access for Service {
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let opened = self.open(request).await?;
+        answer(access::create(self, opened).await)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let (_, request) = self.open(request).await?;
+        answer(access::list(self, request).await)
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let (_, request) = self.open(request).await?;
+        answer(access::revoke(self, request).await)
     }
 }

@@ -55,6 +55,8 @@ pub(crate) enum Problem {
     OperationNotFound(String),
     #[error("{0} is not known")]
     ClusterNotFound(String),
+    #[error("{0} is not known")]
+    TokenNotFound(String),
     #[error("no shutdown of this id is known")]
     ShutdownNotFound,
 
@@ -100,6 +102,12 @@ pub(crate) enum Problem {
     /// It is to be forgotten, and its hook says that it runs.
     #[error("{0} is not gone: its hook answers, and does not say that the application has stopped")]
     InstanceRuns(String),
+    /// Of whom the scheduler does not know who he is, and what he is told.
+    #[error("{0}")]
+    CredentialsInvalid(&'static str),
+    /// Says nothing about whether what it is about exists.
+    #[error("the caller is not allowed to do this here; it takes the role {role}")]
+    NotAllowed { role: &'static str },
     #[error("the completion token is not that of this shutdown")]
     CompletionTokenInvalid,
     #[error("the shutdown of this completion token is over")]
@@ -225,6 +233,9 @@ fn row(problem: &Problem) -> Option<Row> {
         Problem::InstanceNotFound(name) => not_found(R::InstanceNotFound, name),
         Problem::OperationNotFound(name) => not_found(R::OperationNotFound, name),
         Problem::ClusterNotFound(name) => not_found(R::ClusterNotFound, name),
+        Problem::TokenNotFound(name) => not_found(R::TokenNotFound, name),
+        Problem::CredentialsInvalid(_) => Row::new(Code::Unauthenticated, R::CredentialsInvalid),
+        Problem::NotAllowed { role } => Row::new(Code::PermissionDenied, R::CallerNotAllowed).with("role", role),
         Problem::ShutdownNotFound => Row::new(Code::NotFound, R::ShutdownNotFound),
         Problem::ApplicationExists(name) => Row::new(Code::AlreadyExists, R::ApplicationExists).with("name", name),
         Problem::ClusterExists(name) => Row::new(Code::AlreadyExists, R::ClusterExists).with("name", name),

@@ -30,6 +30,8 @@ const SHUTDOWN_ID_MAX: usize = 128;
 /// The last epoch: every language holds it exactly (a double, too), and nobody who makes one up can use up what is left.
 /// At a start a millisecond it is reached after 285,000 years.
 const EPOCH_MAX: u64 = (1 << 53) - 1;
+/// Longest name of a token, in characters.
+const TOKEN_ID_MAX: usize = 40;
 /// Longest agent id, in bytes.
 const AGENT_ID_MAX: usize = 64;
 /// Most entries of a map.
@@ -171,6 +173,17 @@ impl Violations {
     /// A bare `{cluster}`, or nothing.
     pub(crate) fn optional_cluster(&mut self, field: &str, id: &str) -> Option<ClusterId> {
         if id.is_empty() { None } else { self.cluster(field, id) }
+    }
+
+    /// `tokens/{token}`; the bare name.
+    pub(crate) fn token_name(&mut self, field: &str, name: &str) -> Option<String> {
+        let id = name.strip_prefix("tokens/").filter(|id| {
+            (1..=TOKEN_ID_MAX).contains(&id.len()) && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        });
+        if id.is_none() {
+            self.add(field, "must have the form tokens/{token}");
+        }
+        id.map(str::to_owned)
     }
 
     fn size(&mut self, field: &str, text: &str, max: usize) {

@@ -38,11 +38,13 @@ pub enum Space {
     Events,
     /// What was deleted and must not come back.
     Tombstones,
+    /// Digests of what callers prove themselves with.
+    Tokens,
 }
 
 impl Space {
     /// Every space, in the order of its bytes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Applications,
         Self::Instances,
@@ -51,6 +53,7 @@ impl Space {
         Self::Requests,
         Self::Events,
         Self::Tombstones,
+        Self::Tokens,
     ];
 
     /// The first byte of every key of this space. Part of the disk format: never changed, never used again.
@@ -64,6 +67,7 @@ impl Space {
             Self::Requests => 6,
             Self::Events => 7,
             Self::Tombstones => 8,
+            Self::Tokens => 9,
         }
     }
 
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn space_bytes_are_the_disk_format() {
-        assert_eq!(Space::ALL.map(Space::byte), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(Space::ALL.map(Space::byte), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl AgentGateway for Scheduler {
         let token = format!("attach-{}", book.registrations.len());
         book.token = Some(token.clone());
         Ok(Response::new(v1::RegisterInstanceResponse {
+            instance_token: String::new(),
             instance,
             hook_token: HOOK_TOKEN.to_owned(),
             attach_token: token,

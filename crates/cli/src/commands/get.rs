@@ -150,7 +150,7 @@ fn show<M: Described>(session: &Session, resource: &M, table: impl Fn(&[M]) -> T
     session.show(&Document::of(resource), || table(std::slice::from_ref(resource)).lines(session.width()))
 }
 
-fn list<M: Described>(
+pub(super) fn list<M: Described>(
     session: &Session,
     kind: &str,
     listing: Listing<M>,

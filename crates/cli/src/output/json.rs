@@ -34,11 +34,13 @@ macro_rules! described {
 described!(
     Application,
     Cluster,
+    CreateTokenResponse,
     DeleteApplicationResponse,
     Instance,
     MigrateApplicationResponse,
     Operation,
     OperationEvent,
+    Token,
 );
 
 /// The descriptor of a message.

@@ -38,7 +38,7 @@ const FREE: &[(&str, &str, &str)] =
     &[("agent", "<CMD>", "a command that does not exist is an end like another (exit code 127)")];
 
 /// Flags of all commands of a client; one stands for all.
-const COMMON: &[&str] = &["--scheduler", "--output"];
+const COMMON: &[&str] = &["--scheduler", "--token-file", "--output"];
 
 fn rows() -> Vec<Row> {
     let mut rows = vec![
@@ -59,6 +59,7 @@ fn rows() -> Vec<Row> {
             REFUSED,
             "\"nowhere\" is no address of a scheduler",
         ),
+        row("get", "--token-file", "applications --token-file does-not-exist", REFUSED, "cannot read does-not-exist"),
         row("get", "--scheduler", "applications --scheduler http://[", REFUSED, "is no address of a scheduler"),
         row("describe", "<KIND>", "pods x", USAGE, "'pods' for '<KIND>'"),
         row("describe", "<NAME>", "application Db", REFUSED, "name: `Db` is not an application name"),
@@ -139,6 +140,14 @@ fn scheduler() -> Vec<Row> {
         ),
         with("--etcd-endpoints", "http://127.0.0.1:1", "etcd_endpoints are for store = \"etcd\""),
         with("--attach-endpoint", "nowhere", "attach_endpoint = \"nowhere\" is not host:port"),
+        with("--access", "maybe", "access.mode = \"maybe\" is not known"),
+        row(
+            "scheduler",
+            "--audit",
+            "--store memory --listen 127.0.0.1:0 --admin-listen off --audit /dev/null/x",
+            REFUSED,
+            "/dev/null/x",
+        ),
         row("scheduler", "--insecure", "--insecure=maybe", USAGE, "'maybe' for '--insecure"),
         with("--log", "quiesce=loud", "log.filter: "),
         with("--log-format", "xml", "log.format: "),
@@ -155,6 +164,7 @@ fn agent() -> Vec<Row> {
         row("agent", "--cluster", "--application db --cluster a! -- true", USAGE, "cluster name \"a!\" must be"),
         value("--instance", "Db", "instance name \"Db\" must be"),
         Row { code: REFUSED, ..value("--scheduler", "nowhere", "must begin with http://") },
+        value("--join-token-file", "/dev/null", "--join-token-file: others have access to /dev/null"),
         value("--listen", "nowhere", "--listen \"nowhere\" is neither HOST:PORT nor unix:/PATH"),
         with("--advertise", "--advertise a:1", "--listen"),
         with("--advertise", "--listen 0.0.0.0:0 --advertise nowhere", "--advertise \"nowhere\" is not HOST:PORT"),

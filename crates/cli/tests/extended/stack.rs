@@ -292,8 +292,8 @@ impl Scheduler {
         let mut command = quiesce_within(self.namespace.as_deref(), wrapper);
         // Where nobody else is, every address is as safe as the loopback; it has to be told so.
         let (host, insecure) = match self.namespace {
-            None => ("127.0.0.1", None),
-            Some(_) => ("0.0.0.0", Some("--insecure")),
+            None => ("127.0.0.1", &[][..]),
+            Some(_) => ("0.0.0.0", &["--insecure", "--access", "open"][..]),
         };
         command
             .args(["scheduler", "--listen", &format!("{host}:{}", self.port)])

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::{Named, NamedRole};
 use quiesce_operation::report::Evidence;
-use quiesce_operation::{FailureStrategy, PolicyOverrides};
+use quiesce_operation::{ApplicationId, FailureStrategy, PolicyOverrides};
 use quiesce_runtime::duration;
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +30,79 @@ pub(super) struct File {
     pub(super) insecure: Option<bool>,
     /// What to log, and how.
     pub(super) log: Log,
+    /// Who may do what.
+    pub(super) access: Access,
+    /// What is recorded of calls.
+    pub(super) audit: Audit,
     /// What applications inherit.
     pub(super) policy: Policy,
+}
+
+/// What is recorded of calls.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Audit {
+    /// A file, `-` for the standard output, or `off`.
+    pub(super) to: Option<String>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Access {
+    /// `open` or `enforced`.
+    pub(super) mode: Option<String>,
+    /// Whose certificate is whose.
+    pub(super) principals: Vec<Principal>,
+}
+
+/// Somebody who is known by a name in a certificate.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Principal {
+    /// A subject alternative name; `*` at its end stands for anything.
+    name: String,
+    /// Some of `viewer`, `operator`, `admin`, the highest of which counts; or `agent` alone.
+    roles: Vec<String>,
+    /// The only applications it has to do with, by their bare names; empty: all.
+    applications: Vec<String>,
+}
+
+impl Principal {
+    /// The same, checked.
+    pub(super) fn named(&self) -> Result<Named, String> {
+        if self.name.trim_end_matches('*').is_empty() {
+            return Err("name must be set, and be more than *".to_owned());
+        }
+        let mut found: Option<NamedRole> = None;
+        for role in &self.roles {
+            let role = match role.as_str() {
+                "viewer" => NamedRole::Viewer,
+                "operator" => NamedRole::Operator,
+                "admin" => NamedRole::Admin,
+                "agent" => NamedRole::Agent,
+                other => return Err(format!("role {other:?} is not known; use viewer, operator, admin or agent")),
+            };
+            if self.roles.len() > 1 && role == NamedRole::Agent {
+                return Err("role agent goes with no other: give the agent a name of its own".to_owned());
+            }
+            let rank = |role: NamedRole| [NamedRole::Viewer, NamedRole::Operator].iter().position(|one| *one == role);
+            found = match found {
+                // What has no rank here is the highest.
+                Some(before) if rank(before).unwrap_or(usize::MAX) >= rank(role).unwrap_or(usize::MAX) => Some(before),
+                Some(_) | None => Some(role),
+            };
+        }
+        let Some(role) = found else { return Err("roles must name one at least".to_owned()) };
+        if role == NamedRole::Agent && self.applications.is_empty() {
+            return Err("an agent needs the applications it may join".to_owned());
+        }
+        let applications = self
+            .applications
+            .iter()
+            .map(|name| ApplicationId::parse(name).map_err(|error| format!("applications: {name:?} {error}")));
+        Ok(Named { name: self.name.clone(), role, applications: applications.collect::<Result<_, _>>()? })
+    }
 }
 
 /// The log.
@@ -125,6 +197,15 @@ impl File {
             attach_endpoint: self.attach_endpoint.or(lower.attach_endpoint),
             insecure: self.insecure.or(lower.insecure),
             log: Log { filter: self.log.filter.or(lower.log.filter), format: self.log.format.or(lower.log.format) },
+            audit: Audit { to: self.audit.to.or(lower.audit.to) },
+            access: Access {
+                mode: self.access.mode.or(lower.access.mode),
+                principals: if self.access.principals.is_empty() {
+                    lower.access.principals
+                } else {
+                    self.access.principals
+                },
+            },
             policy: self.policy.or(lower.policy),
         }
     }

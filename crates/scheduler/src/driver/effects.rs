@@ -113,7 +113,7 @@ impl Effects {
             return;
         }
         let id = request::shutdown_id(operation, &instance, attempt);
-        let token = self.context.secrets.completion_token(&id);
+        let token = self.context.secrets.completion_token(&id, operation.request().time);
         let stop = Stop {
             request: request::shutdown(operation, member, &id, &token, &*self.context.clock),
             token: token.clone(),
@@ -158,7 +158,7 @@ impl Effects {
 
     fn kill(&mut self, operation: &Operation, instance: InstanceId, attempt: u32) {
         let id = request::shutdown_id(operation, &instance, attempt);
-        let token = self.context.secrets.completion_token(&id);
+        let token = self.context.secrets.completion_token(&id, operation.request().time);
         let request = request::kill(operation, &id, &token);
         let (hook, limits, outlet) = self.line(operation, &instance);
         let name = instance.clone();

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use quiesce_operation::{ApplicationId, InstanceId};
+use quiesce_operation::{ApplicationId, InstanceId, Moment};
 use quiesce_runtime::clock::ManualClock;
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::Machine;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::attach::{Attachments, Refusal};
 use crate::hooks::Hooks;
-use crate::secrets::{Entropy, Secrets};
+use crate::secrets::{Entropy, Rotation, Secrets};
 
 /// Longest preface line, its end included; of the contract.
 const LINE_BYTES_MAX: usize = 512;
@@ -73,7 +73,9 @@ fn attachments() -> Attachments {
         Ok(())
     });
     let store = MemoryStore::new(Uuid::nil());
-    let secrets = Secrets::load(&store, &mut entropy).now_or_never().expect("memory does not wait");
+    let secrets = Secrets::load(&store, &mut entropy, Moment::from_millis(0), Rotation::WhenDue)
+        .now_or_never()
+        .expect("memory does not wait");
     let secrets = Arc::new(secrets.expect("memory does not fail"));
     let (_signal, draining) = drain::channel();
     let (clock, machine) = (Arc::new(ManualClock::default()), Arc::new(Machine::local()));

@@ -12,7 +12,7 @@ use crate::convert::resource::{application_to_wire, cluster_to_wire, instance_st
 use crate::hooks::{HookState, Presence};
 use crate::records::{
     AnchorRecord, ApplicationRecord, ClusterRecord, EventRecord, HistoryRecord, InstanceRecord, OperationRecord,
-    RequestIdRecord, RestoredRecord, Stored, TombstoneRecord,
+    RequestIdRecord, RestoredRecord, Stored, TokenRecord, TombstoneRecord,
 };
 use crate::registry::{ApplicationView, ClusterView, InstanceView};
 
@@ -30,6 +30,7 @@ pub fn record(bytes: &[u8]) -> bool {
         holds(bytes, |_: RequestIdRecord| ()),
         holds(bytes, |anchor: AnchorRecord| assert_eq!(AnchorRecord::from(Anchor::from(anchor.clone())), anchor)),
         holds(bytes, |_: HistoryRecord| ()),
+        holds(bytes, |_: TokenRecord| ()),
         holds(bytes, |_: Upgraded| ()),
     ];
     let times = taken.iter().filter(|taken| **taken).count();

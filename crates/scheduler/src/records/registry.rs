@@ -123,6 +123,9 @@ pub(crate) struct InstanceRecord {
     /// Last change.
     #[n(10)]
     pub(crate) updated: Moment,
+    /// Names the credential that was given to the agent that joined last; none if no agent has.
+    #[n(11)]
+    pub(crate) credential: Option<u64>,
 }
 
 impl InstanceRecord {

@@ -93,6 +93,21 @@ fn instance_record(connect: Connect) -> InstanceRecord {
         admission: Some(admission),
         created: moment(1),
         updated: moment(2),
+        credential: None,
+    }
+}
+
+fn token() -> TokenRecord {
+    TokenRecord {
+        id: "t0123456789abcdef".to_owned(),
+        digest: [9; 32],
+        display_name: "ann".to_owned(),
+        role: TokenRole::Agent { uses_max: 3 },
+        applications: std::collections::BTreeSet::from([application()]),
+        uses: 1,
+        creator: "bob".to_owned(),
+        created: moment(7),
+        expires: moment(8),
     }
 }
 
@@ -132,6 +147,11 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         (
             "restored",
             bytes(&|| record::encode(&RestoredRecord { time: moment(6), taken_ms: 5, epoch_floor: 1_000_000 })),
+        ),
+        ("token", bytes(&|| record::encode(&token()))),
+        (
+            "instance with a credential",
+            bytes(&|| record::encode(&InstanceRecord { credential: Some(42), ..instance_record(Connect::DialIn) })),
         ),
     ]
 }
@@ -173,6 +193,7 @@ fn what_was_written_once_is_read() {
     assert_eq!(restored, restored_application());
     let dialling = record::decode::<InstanceRecord>(&stored("instance that dials in")).unwrap();
     assert_eq!(dialling, instance_record(Connect::DialIn));
+    assert_eq!(record::decode::<TokenRecord>(&stored("token")).unwrap(), token());
     let (operation, events) = operation();
     assert_eq!(record::decode::<OperationRecord>(&stored("operation")).unwrap().0, operation);
     assert_eq!(record::decode::<EventRecord>(&stored("event")).unwrap(), EventRecord::new(&operation, &events[0]));

@@ -10,11 +10,12 @@ use tracing::info;
 use super::{ApplicationDraft, Registry, TRIES, contended};
 use quiesce_mutation::{Mutant, active};
 
+use crate::access::BAD_CREDENTIAL;
 use crate::convert;
 use crate::hooks::HookInfo;
 use crate::records::{
-    Admission, ApplicationRecord, Connect, InstanceRecord, OperationRecord, Stored, TombstoneRecord, application_key,
-    instance_key, load, operation_key, put, tombstone_key,
+    Admission, ApplicationRecord, Connect, InstanceRecord, OperationRecord, Stored, TokenRecord, TombstoneRecord,
+    application_key, instance_key, load, operation_key, put, token_key, tombstone_key,
 };
 use crate::status::Problem;
 
@@ -41,6 +42,18 @@ pub(crate) struct Registration {
     pub(crate) default_application: Option<ApplicationDraft>,
     /// The agent holds or stands by.
     pub(crate) held: bool,
+    pub(crate) claim: Claim,
+}
+
+/// By what right somebody registers an instance.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// By none that makes him the instance: access is open, or an admin registers a hook that only listens.
+    Speaks,
+    /// As the instance itself, by this credential.
+    Holds(u64),
+    /// To become the instance, which has this credential from then on; a token is used once more by that.
+    Joins { token: Option<String>, credential: u64 },
 }
 
 /// Asks for permission to start.
@@ -104,7 +117,7 @@ impl Registry {
         }
         let batch = self.ensure_cluster(batch, &record.cluster).await?;
         let expect = known.as_ref().map_or(Expect::Absent, Stored::unchanged);
-        let mut batch = batch.expect(key.clone(), expect);
+        let mut batch = self.use_token(batch.expect(key.clone(), expect), &wanted.claim).await?;
         if known.as_ref().is_none_or(|known| known.record.cluster != record.cluster) {
             // Written although nothing else in it changes, so that an operation that is being accepted notices.
             batch = put(batch, application_key, &ApplicationRecord { updated: now, ..home });
@@ -112,6 +125,18 @@ impl Registry {
         let record = InstanceRecord { updated: now, ..record };
         let committed = self.commit(put(batch, key, &record)).await?;
         Ok(committed.map(|committed| Stored { revision: committed.last, record }))
+    }
+
+    /// Adds to `batch` that the token of whoever joins is used once more, if it still may be.
+    async fn use_token(&self, batch: Batch, claim: &Claim) -> Result<Batch, Problem> {
+        let Claim::Joins { token: Some(id), .. } = claim else { return Ok(batch) };
+        let key = token_key(id);
+        let found = load::<TokenRecord>(&*self.store, key.clone()).await?;
+        let good = found.filter(|found| found.record.is_good(convert::now(&*self.clock)));
+        let Some(stored) = good else { return Err(Problem::CredentialsInvalid(BAD_CREDENTIAL)) };
+        let expect = stored.unchanged();
+        let record = TokenRecord { uses: stored.record.uses.saturating_add(1), ..stored.record };
+        Ok(put(batch.expect(key.clone(), expect), key, &record))
     }
 
     /// The application is not known: make it, or say why not.
@@ -140,6 +165,9 @@ impl Registry {
         known: Option<&Stored<InstanceRecord>>,
     ) -> Result<(), Problem> {
         let Some(known) = known else {
+            if matches!(wanted.claim, Claim::Holds(_)) {
+                return Err(Problem::CredentialsInvalid(BAD_CREDENTIAL));
+            }
             if let Some(operation) = &home.active_operation {
                 let application = convert::application_name(&wanted.application);
                 return Err(Problem::ApplicationStopping { application, operation: operation.clone() });
@@ -149,6 +177,23 @@ impl Registry {
             }
             return Ok(());
         };
+        let in_use = || Problem::InstanceInUse(convert::instance_name(&wanted.application, &wanted.instance));
+        match wanted.claim {
+            // Looked up again here, since another may have joined since the caller was let in.
+            Claim::Holds(credential) if known.record.credential != Some(credential) => {
+                return Err(Problem::CredentialsInvalid(BAD_CREDENTIAL));
+            }
+            // An agent id is no secret: whoever says it without the credential may be another one. He gets the name when
+            // nothing is left that could be the copy of its holder.
+            Claim::Joins { .. } if known.record.credential.is_some() => {
+                let connected = self.presence(&wanted.application, &wanted.instance).connected;
+                let may_run = known.record.admission.as_ref().is_some_and(|admission| !admission.ended);
+                if connected || may_run || home.active_operation.is_some() {
+                    return Err(in_use());
+                }
+            }
+            Claim::Speaks | Claim::Holds(_) | Claim::Joins { .. } => {}
+        }
         let before = &known.record.agent_id;
         if before.is_empty() || *before == wanted.agent_id {
             return Ok(());
@@ -157,7 +202,7 @@ impl Registry {
         // is to be stopped.
         let connected = self.presence(&wanted.application, &wanted.instance).connected;
         if connected || home.active_operation.is_some() {
-            return Err(Problem::InstanceInUse(convert::instance_name(&wanted.application, &wanted.instance)));
+            return Err(in_use());
         }
         Ok(())
     }
@@ -341,5 +386,9 @@ fn registered(
         admission: known.and_then(|known| known.admission.clone()),
         created: known.map_or(now, |known| known.created),
         updated: known.map_or(now, |known| known.updated),
+        credential: match wanted.claim {
+            Claim::Joins { credential, .. } => Some(credential),
+            Claim::Speaks | Claim::Holds(_) => known.and_then(|known| known.credential),
+        },
     }
 }

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use quiesce_protocol::v1::access_server::AccessServer;
 use quiesce_protocol::v1::agent_gateway_server::AgentGatewayServer;
 use quiesce_protocol::v1::scheduler_server::SchedulerServer;
 use quiesce_runtime::clock::Clock;
@@ -18,6 +19,7 @@ use tower::Layer as _;
 use tower::util::BoxCloneSyncService;
 
 use super::{Opened, RunError};
+use crate::access::{self, Access};
 use crate::admission::Admission;
 use crate::attach::Attachments;
 use crate::driver::{self, Handle};
@@ -39,6 +41,7 @@ pub type GrpcService = BoxCloneSyncService<Request<Body>, Response<Body>, Infall
 /// Everything that runs, and what is needed to stop it: announce the drain it was started with, then end its tasks.
 pub struct Running {
     pub(super) service: Service,
+    pub(super) access: Arc<Access>,
     pub(super) attachments: Attachments,
     pub(super) driver: Handle,
     pub(super) metrics: Metrics,
@@ -48,19 +51,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// The services `Scheduler` and `AgentGateway`, for whoever serves them.
-    pub(super) fn servers(&self) -> (SchedulerServer<Service>, AgentGatewayServer<Service>) {
+    /// The services `Scheduler`, `AgentGateway` and `Access`, for whoever serves them.
+    pub(super) fn servers(&self) -> (SchedulerServer<Service>, AgentGatewayServer<Service>, AccessServer<Service>) {
         (
             SchedulerServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
             AgentGatewayServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            AccessServer::new(self.service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
     }
 
-    /// The same services without sockets: each takes the requests of its own service.
+    /// The first two of them without sockets: each takes the requests of its own service.
     #[must_use]
     pub fn services(&self) -> (GrpcService, GrpcService) {
-        let layer = RpcLayer::new(self.metrics.clone());
-        let (scheduler, gateway) = self.servers();
+        let layer = RpcLayer::new(self.metrics.clone(), Arc::clone(&self.access));
+        let (scheduler, gateway, _) = self.servers();
         let scheduler = BoxCloneSyncService::new(layer.layer(scheduler));
         let gateway = BoxCloneSyncService::new(layer.layer(gateway));
         (scheduler, gateway)
@@ -94,7 +98,7 @@ impl Opened {
     pub async fn start(self, dial: Arc<dyn Dial>, drain: &drain::Watch) -> Result<Running, RunError> {
         let read = |error: LoadError| RunError::Read(Box::new(error));
         let tasks = Tasks::new();
-        let Self { store, timeline, secrets, machine, config, .. } = self;
+        let Self { store, timeline, secrets, machine, config, audit, .. } = self;
         let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&timeline) as Arc<dyn Clock>));
         let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), dial, tasks.clone(), drain.clone());
         for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
@@ -126,8 +130,22 @@ impl Opened {
             turns: Turns::new(),
             usage: Census::new(),
         };
+        let entropy = entropy_of(&machine);
+        let access = Access::new(
+            config.access,
+            access::Parts {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                secrets: Arc::clone(&secrets),
+                entropy,
+                audit,
+                metrics: metrics.clone(),
+            },
+        );
+        let access = Arc::new(access);
         let attachments = Attachments::new(hooks, secrets, entropy_of(&machine));
         let service = Service::new(Parts {
+            access: Arc::clone(&access),
             admission: Admission::new(registry.clone(), driver.clone(), machine),
             registry,
             driver: driver.clone(),
@@ -137,6 +155,6 @@ impl Opened {
             default_policy,
             attach_endpoint: config.attach_endpoint,
         });
-        Ok(Running { service, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
+        Ok(Running { service, access, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
     }
 }

@@ -6,6 +6,7 @@ use quiesce_protocol::v1;
 use quiesce_store::{Scan, Space};
 
 use super::Service;
+use crate::access::Principal;
 use crate::convert::policy::overrides_from_wire;
 use crate::convert::resource::application_to_wire;
 use crate::idempotency::RequestId;
@@ -50,7 +51,7 @@ async fn answer(service: &Service, stored: Stored<ApplicationRecord>) -> Result<
 
 pub(super) async fn create(
     service: &Service,
-    (caller, request): (String, v1::CreateApplicationRequest),
+    (caller, request): (Principal, v1::CreateApplicationRequest),
 ) -> Result<v1::CreateApplicationResponse, Problem> {
     let mut bad = Violations::new();
     let request_id = bad.request_id(&request.request_id);
@@ -67,7 +68,7 @@ pub(super) async fn create(
     let (registry, dry_run) = (service.registry.clone(), request.validate_only);
     let stored = service
         .carry_out("create application", async move {
-            let request_id = RequestId::of("CreateApplication", &caller, &request_id, &draft);
+            let request_id = RequestId::of("CreateApplication", &caller.name, &request_id, &draft);
             registry.create_application(&draft, request_id.as_ref(), dry_run).await
         })
         .await?;
@@ -86,17 +87,21 @@ pub(super) async fn get(
 
 pub(super) async fn list(
     service: &Service,
-    request: v1::ListApplicationsRequest,
+    (caller, request): (Principal, v1::ListApplicationsRequest),
 ) -> Result<v1::ListApplicationsResponse, Problem> {
     let mut bad = Violations::new();
     let filter = bad.filter::<v1::Application>(&request.filter, &[]);
     let purpose = Purpose::of(&["ListApplications", &request.filter]);
     let page = bad.page(request.page_size, &request.page_token, purpose);
     let (filter, page) = bad.finish(filter.zip(page))?;
-    let filter = &filter;
+    let (filter, sees) = (&filter, &caller.sees());
     let page = collect(&*service.registry.store, page, Scan::all(Space::Applications), |entry| {
         async move {
-            let view = service.registry.view(from_entry(&entry)?).await?;
+            let stored: Stored<ApplicationRecord> = from_entry(&entry)?;
+            if !sees.has(stored.record.name.as_str()) {
+                return Ok(None);
+            }
+            let view = service.registry.view(stored).await?;
             let application = application_to_wire(&*service.registry.clock, &view);
             Ok(filter.matches(&application).then_some(application))
         }
@@ -108,7 +113,7 @@ pub(super) async fn list(
 
 pub(super) async fn update(
     service: &Service,
-    (caller, request): (String, v1::UpdateApplicationRequest),
+    (caller, request): (Principal, v1::UpdateApplicationRequest),
 ) -> Result<v1::UpdateApplicationResponse, Problem> {
     let mut bad = Violations::new();
     let request_id = bad.request_id(&request.request_id);
@@ -131,7 +136,7 @@ pub(super) async fn update(
     let stored = service
         .carry_out("update application", async move {
             let content = (&update.draft, update.mask.leaves(), &update.etag, update.allow_missing);
-            let request_id = RequestId::of("UpdateApplication", &caller, &request_id, &content);
+            let request_id = RequestId::of("UpdateApplication", &caller.name, &request_id, &content);
             registry.update_application(&update, request_id.as_ref(), dry_run).await
         })
         .await?;

@@ -5,6 +5,7 @@ use quiesce_protocol::v1;
 use quiesce_store::{Scan, Space};
 
 use super::Service;
+use crate::access::Principal;
 use crate::convert::resource::cluster_to_wire;
 use crate::idempotency::RequestId;
 use crate::mask::Mask;
@@ -29,7 +30,7 @@ async fn answer(service: &Service, stored: Stored<ClusterRecord>) -> Result<Opti
 
 pub(super) async fn create(
     service: &Service,
-    (caller, request): (String, v1::CreateClusterRequest),
+    (caller, request): (Principal, v1::CreateClusterRequest),
 ) -> Result<v1::CreateClusterResponse, Problem> {
     let mut bad = Violations::new();
     let request_id = bad.request_id(&request.request_id);
@@ -38,7 +39,7 @@ pub(super) async fn create(
     let (registry, dry_run) = (service.registry.clone(), request.validate_only);
     let stored = service
         .carry_out("create cluster", async move {
-            let request_id = RequestId::of("CreateCluster", &caller, &request_id, &draft);
+            let request_id = RequestId::of("CreateCluster", &caller.name, &request_id, &draft);
             registry.create_cluster(&draft, request_id.as_ref(), dry_run).await
         })
         .await?;
@@ -78,7 +79,7 @@ pub(super) async fn list(
 
 pub(super) async fn update(
     service: &Service,
-    (caller, request): (String, v1::UpdateClusterRequest),
+    (caller, request): (Principal, v1::UpdateClusterRequest),
 ) -> Result<v1::UpdateClusterResponse, Problem> {
     let mut bad = Violations::new();
     let request_id = bad.request_id(&request.request_id);
@@ -101,7 +102,7 @@ pub(super) async fn update(
     let stored = service
         .carry_out("update cluster", async move {
             let content = (&update.draft, update.mask.leaves(), &update.etag, update.allow_missing);
-            let request_id = RequestId::of("UpdateCluster", &caller, &request_id, &content);
+            let request_id = RequestId::of("UpdateCluster", &caller.name, &request_id, &content);
             registry.update_cluster(&update, request_id.as_ref(), dry_run).await
         })
         .await?;

@@ -5,6 +5,7 @@ use quiesce_protocol::v1;
 
 use super::Service;
 use super::applications::default_draft;
+use crate::access::{Means, Principal, Rights};
 use crate::convert;
 use crate::convert::duration_to_wire;
 use crate::convert::resource::instance_to_wire;
@@ -12,22 +13,29 @@ use crate::driver::{CompletionError, Granted};
 use crate::hooks::report::blot_out;
 use crate::hooks::wire::stop_result;
 use crate::records::Connect;
-use crate::registry::{Admit, End, Registration};
+use crate::registry::{Admit, Claim, End, Registration};
+use crate::secrets::HeldCredential;
 use crate::status::Problem;
 use crate::validate::Violations;
 
 pub(super) async fn register(
     service: &Service,
-    request: v1::RegisterInstanceRequest,
+    (caller, request): (Principal, v1::RegisterInstanceRequest),
 ) -> Result<v1::RegisterInstanceResponse, Problem> {
-    let wanted = registration(service, &request)?;
+    let wanted = registration(service, &request, claim(service, &caller)?)?;
     let (application, instance) = (wanted.application.clone(), wanted.instance.clone());
     let registry = service.registry.clone();
     let stored = service.carry_out("register instance", async move { registry.register(&wanted).await }).await?;
     let mut response = v1::RegisterInstanceResponse::default();
+    // Whoever only registers a hook for others, or is nobody in particular, does not become that instance.
+    if let (Rights::Join { .. } | Rights::Instance(_), Some(credential)) = (&caller.rights, stored.record.credential) {
+        let held = HeldCredential { application: application.clone(), instance: instance.clone(), credential };
+        response.instance_token = service.access.instance_token(&held).reveal().to_owned();
+    }
     match &stored.record.connect {
         Connect::Listen { .. } => {
-            response.hook_token = service.registry.hooks.token(&application, &instance).reveal().to_owned();
+            response.hook_token =
+                service.registry.hooks.token(&application, &instance, stored.record.created).reveal().to_owned();
         }
         Connect::DialIn => {
             let token = service.attachments.issue(&application, &instance);
@@ -43,7 +51,26 @@ pub(super) async fn register(
     Ok(response)
 }
 
-fn registration(service: &Service, request: &v1::RegisterInstanceRequest) -> Result<Registration, Problem> {
+/// By what right the caller registers.
+fn claim(service: &Service, caller: &Principal) -> Result<Claim, Problem> {
+    Ok(match &caller.rights {
+        Rights::Join { .. } => {
+            let token = match &caller.means {
+                Means::Token(id) => Some(id.clone()),
+                Means::Nothing | Means::Certificate | Means::Instance => None,
+            };
+            Claim::Joins { token, credential: service.access.number()? }
+        }
+        Rights::Instance(held) => Claim::Holds(held.credential),
+        Rights::Everything | Rights::Role { .. } | Rights::Nothing => Claim::Speaks,
+    })
+}
+
+fn registration(
+    service: &Service,
+    request: &v1::RegisterInstanceRequest,
+    claim: Claim,
+) -> Result<Registration, Problem> {
     let mut bad = Violations::new();
     let instance = request.instance.clone().unwrap_or_default();
     let name = bad.instance("instance.name", &instance.name);
@@ -70,6 +97,7 @@ fn registration(service: &Service, request: &v1::RegisterInstanceRequest) -> Res
         agent_id,
         default_application,
         held: request.held,
+        claim,
     })
 }
 

@@ -10,6 +10,7 @@ use quiesce_store::{Scan, Space};
 use tokio::sync::Mutex;
 
 use super::Service;
+use crate::access::Principal;
 use crate::convert::resource::instance_to_wire;
 use crate::page::collect;
 use crate::records::{InstanceRecord, Stored, from_entry, instances_of};
@@ -41,7 +42,7 @@ async fn holder(service: &Service, application: &ApplicationId) -> Result<Option
 
 pub(super) async fn list(
     service: &Service,
-    request: v1::ListInstancesRequest,
+    (caller, request): (Principal, v1::ListInstancesRequest),
 ) -> Result<v1::ListInstancesResponse, Problem> {
     let mut bad = Violations::new();
     let filter = bad.filter::<v1::Instance>(&request.filter, &[]);
@@ -58,11 +59,14 @@ pub(super) async fn list(
     };
     // The operations that hold the applications of this page, each read once.
     let holders: Arc<Mutex<HashMap<ApplicationId, Arc<Option<Operation>>>>> = Arc::default();
-    let (filter, holders) = (&filter, &holders);
+    let (filter, holders, sees) = (&filter, &holders, &caller.sees());
     let page = collect(&*service.registry.store, page, scan, |entry| {
         async move {
             let stored: Stored<InstanceRecord> = from_entry(&entry)?;
             let application = stored.record.application.clone();
+            if !sees.has(application.as_str()) {
+                return Ok(None);
+            }
             let known = holders.lock().await.get(&application).cloned();
             let operation = match known {
                 Some(operation) => operation,

@@ -6,6 +6,7 @@ use quiesce_protocol::v1;
 use quiesce_store::{Revision, Scan, Space};
 
 use super::Service;
+use crate::access::{Applications, Principal};
 use crate::admission::{Accepted, Ask, Asker};
 use crate::convert::operation::{operation_to_wire, summary_to_wire};
 use crate::convert::policy::overrides_from_wire;
@@ -20,7 +21,7 @@ use crate::watch::{BOOKMARK_DEFAULT, BOOKMARK_MIN, Scope};
 
 pub(super) async fn migrate(
     service: &Service,
-    (identity, request): (String, v1::MigrateApplicationRequest),
+    (caller, request): (Principal, v1::MigrateApplicationRequest),
 ) -> Result<v1::MigrateApplicationResponse, Problem> {
     let mut bad = Violations::new();
     let application = bad.application("name", &request.name);
@@ -33,13 +34,14 @@ pub(super) async fn migrate(
     let etag = bad.etag("etag", &request.etag);
     let application = bad.finish(application)?;
     let ask = Ask { application, kind: Kind::Migrate, target, source, policy, force: false, reason, labels, etag };
-    let (operation, plan) = begin(service, ask, Asker { identity, request_id }, request.validate_only).await?;
+    let (operation, plan) =
+        begin(service, ask, Asker { identity: caller.name, request_id }, request.validate_only).await?;
     Ok(v1::MigrateApplicationResponse { operation: Some(operation), plan })
 }
 
 pub(super) async fn delete(
     service: &Service,
-    (identity, request): (String, v1::DeleteApplicationRequest),
+    (caller, request): (Principal, v1::DeleteApplicationRequest),
 ) -> Result<v1::DeleteApplicationResponse, Problem> {
     let mut bad = Violations::new();
     let application = bad.application("name", &request.name);
@@ -51,7 +53,8 @@ pub(super) async fn delete(
     let application = bad.finish(application)?;
     let (kind, force) = (Kind::Delete, request.force);
     let ask = Ask { application, kind, target: None, source: None, policy, force, reason, labels, etag };
-    let (operation, plan) = begin(service, ask, Asker { identity, request_id }, request.validate_only).await?;
+    let (operation, plan) =
+        begin(service, ask, Asker { identity: caller.name, request_id }, request.validate_only).await?;
     Ok(v1::DeleteApplicationResponse { operation: Some(operation), plan })
 }
 
@@ -91,7 +94,7 @@ pub(super) async fn get(
 
 pub(super) async fn list(
     service: &Service,
-    request: v1::ListOperationsRequest,
+    (caller, request): (Principal, v1::ListOperationsRequest),
 ) -> Result<v1::ListOperationsResponse, Problem> {
     let mut bad = Violations::new();
     let filter = bad.filter::<v1::Operation>(&request.filter, &[]);
@@ -99,10 +102,13 @@ pub(super) async fn list(
     let page = bad.page(request.page_size, &request.page_token, purpose);
     let (filter, page) = bad.finish(filter.zip(page))?;
     let scan = Scan { reverse: true, ..Scan::all(Space::Operations) };
-    let (filter, clock) = (&filter, &*service.registry.clock);
+    let (filter, clock, sees) = (&filter, &*service.registry.clock, &caller.sees());
     let page = collect(&*service.registry.store, page, scan, |entry| {
         async move {
             let Stored { revision, record: OperationRecord(operation) } = from_entry(&entry)?;
+            if !sees.has(operation.request().application.as_str()) {
+                return Ok(None);
+            }
             let operation = summary_to_wire(clock, &Summary::of(&operation), revision);
             Ok(filter.matches(&operation).then_some(operation))
         }
@@ -114,19 +120,19 @@ pub(super) async fn list(
 
 pub(super) async fn cancel(
     service: &Service,
-    (identity, request): (String, v1::CancelOperationRequest),
+    (caller, request): (Principal, v1::CancelOperationRequest),
 ) -> Result<v1::CancelOperationResponse, Problem> {
     let mut bad = Violations::new();
     let name = bad.operation("name", &request.name);
     let reason = bad.reason(&request.reason);
     let id = bad.finish(name)?;
-    let operation = command(service, id, Command::Cancel(Caller { identity, reason })).await?;
+    let operation = command(service, id, Command::Cancel(Caller { identity: caller.name, reason })).await?;
     Ok(v1::CancelOperationResponse { operation: Some(operation) })
 }
 
 pub(super) async fn retry(
     service: &Service,
-    (identity, request): (String, v1::RetryOperationRequest),
+    (caller, request): (Principal, v1::RetryOperationRequest),
 ) -> Result<v1::RetryOperationResponse, Problem> {
     let mut bad = Violations::new();
     let name = bad.operation("name", &request.name);
@@ -136,14 +142,14 @@ pub(super) async fn retry(
     let id = bad.finish(name)?;
     let force = request.force;
     let content = (id.as_str(), force, &policy, &reason);
-    let request_id = RequestId::of("RetryOperation", &identity, &request_id, &content);
+    let request_id = RequestId::of("RetryOperation", &caller.name, &request_id, &content);
     let again = RequestResult::Operation(id.clone());
     if let Some(Use::Taken(_)) = service.registry.look_up(request_id.as_ref()).await? {
         return present(service, &id).await;
     }
     let now = crate::convert::now(&*service.registry.clock);
     let remember = request_id.as_ref().map(|request_id| request_id.write(again, now));
-    let by = Caller { identity, reason };
+    let by = Caller { identity: caller.name, reason };
     let outcome = command(service, id.clone(), Command::Retry { by, force, policy, remember }).await;
     match outcome {
         Ok(operation) => Ok(v1::RetryOperationResponse { operation: Some(operation) }),
@@ -162,7 +168,7 @@ async fn present(service: &Service, id: &OperationId) -> Result<v1::RetryOperati
 
 pub(super) async fn extend(
     service: &Service,
-    (_, request): (String, v1::ExtendOperationRequest),
+    (_, request): (Principal, v1::ExtendOperationRequest),
 ) -> Result<v1::ExtendOperationResponse, Problem> {
     let mut bad = Violations::new();
     let name = bad.operation("name", &request.name);
@@ -181,13 +187,13 @@ pub(super) async fn extend(
 
 pub(super) async fn confirm(
     service: &Service,
-    (identity, request): (String, v1::ConfirmOperationRequest),
+    (caller, request): (Principal, v1::ConfirmOperationRequest),
 ) -> Result<v1::ConfirmOperationResponse, Problem> {
     let mut bad = Violations::new();
     let name = bad.operation("name", &request.name);
     let reason = bad.reason(&request.reason);
     let id = bad.finish(name)?;
-    let operation = command(service, id, Command::Confirm(Caller { identity, reason })).await?;
+    let operation = command(service, id, Command::Confirm(Caller { identity: caller.name, reason })).await?;
     Ok(v1::ConfirmOperationResponse { operation: Some(operation) })
 }
 
@@ -212,7 +218,11 @@ pub(super) async fn watch_one(service: &Service, request: v1::WatchOperationRequ
     watch(service, scope, purpose, token, interval).await
 }
 
-pub(super) async fn watch_all(service: &Service, request: v1::WatchOperationsRequest) -> Result<Events, Problem> {
+pub(super) async fn watch_all(
+    service: &Service,
+    request: v1::WatchOperationsRequest,
+    sees: Applications,
+) -> Result<Events, Problem> {
     let mut bad = Violations::new();
     let filter = bad.filter::<v1::Operation>(&request.filter, &["state", "done"]);
     let interval = bookmark_interval(request.bookmark_interval.as_ref(), &mut bad);
@@ -221,7 +231,13 @@ pub(super) async fn watch_all(service: &Service, request: v1::WatchOperationsReq
     let filter = bad.finish(filter)?;
     let v1::WatchOperationsRequest { skip_snapshot, include_done, .. } = request;
     let scope = Scope::All { filter, skip_snapshot, include_done };
-    watch(service, scope, purpose, token, interval).await
+    let events = watch(service, scope, purpose, token, interval).await?;
+    let shown = move |event: &Result<v1::OperationEvent, Problem>| match event {
+        // Without an operation: a bookmark.
+        Ok(v1::OperationEvent { operation: Some(operation), .. }) => sees.has_name(&operation.application),
+        Ok(_) | Err(_) => true,
+    };
+    Ok(events.filter(move |event| std::future::ready(shown(event))).boxed())
 }
 
 async fn watch(

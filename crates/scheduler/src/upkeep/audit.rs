@@ -16,8 +16,8 @@ use uuid::Uuid;
 use super::{Checked, FINDINGS_MAX};
 use crate::records::{
     AnchorRecord, ApplicationRecord, ClusterRecord, EventRecord, HistoryRecord, InstanceRecord, OperationRecord,
-    RequestIdRecord, RestoredRecord, TombstoneRecord, anchor_key, application_key, cluster_key, history_key,
-    instance_key, operation_key, restored_key, tombstone_key,
+    RequestIdRecord, RestoredRecord, TokenRecord, TombstoneRecord, anchor_key, application_key, cluster_key,
+    history_key, instance_key, operation_key, restored_key, token_key, tombstone_key,
 };
 use crate::secrets;
 
@@ -120,6 +120,10 @@ impl Audit {
                 self.read::<RequestIdRecord>(entry);
             }
             Space::Events => self.event(entry),
+            Space::Tokens => {
+                let Some(record) = self.read::<TokenRecord>(entry) else { return };
+                self.belongs(entry, &token_key(&record.id));
+            }
             Space::Tombstones => {
                 self.counts.tombstones += 1;
                 let Some(record) = self.read::<TombstoneRecord>(entry) else { return };
@@ -142,7 +146,7 @@ impl Audit {
             self.trimmed_through = record.map_or(Revision::ZERO, |record| Revision::new(record.trimmed_through));
         } else if entry.key == restored_key() {
             self.read::<RestoredRecord>(entry);
-        } else if entry.key == secrets::stored_key() {
+        } else if secrets::is_stored_key(&entry.key) {
             if let Err(error) = secrets::check_stored(&entry.value) {
                 self.finding(entry.key.to_string(), chain(&error).to_string());
             }

@@ -42,6 +42,7 @@ async fn health_and_reflection_tell_what_is_served() {
     let served = [
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
+        "quiesce.v1.Access",
         "quiesce.v1.AgentGateway",
         "quiesce.v1.Scheduler",
     ];

@@ -36,6 +36,7 @@ pub(super) async fn scheduler(world: Arc<World>) -> turmoil::Result {
         store: StoreChoice::Given(world.storage.clone()),
         default_policy: Policy::built_in(),
         attach_endpoint: String::new(),
+        access: quiesce_scheduler::access::Config::open(),
     };
     let bound = Scheduler::bind_on(world.machine("scheduler", boot), config).await?;
     let told = Arc::clone(&world.drain);
@@ -63,6 +64,7 @@ pub(super) async fn agent(world: Arc<World>, role: Role, instance: Arc<Instance>
             options,
             records: Records::on(instance.clone()),
             reach: Reach::Sockets { scheduler: format!("http://{SCHEDULER}"), listen },
+            credential: quiesce_agent::credential::Credential::none(),
             agent_id: format!("agent of {}", instance.host),
             stop_order: 0,
             labels: HashMap::new(),

@@ -183,6 +183,7 @@ impl Keeping {
 
     fn settings(&self) -> Settings {
         Settings {
+            join_token_file: None,
             identity: Identity::new(APPLICATION, &self.name, &self.cluster).expect("the names are good"),
             state_dir: PathBuf::from("/state"),
             standby: self.standby,

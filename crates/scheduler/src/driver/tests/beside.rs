@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quiesce_operation::report::{Evidence, StopOutcome, StopResult};
-use quiesce_operation::{OperationId, Policy, StateName};
+use quiesce_operation::{Moment, OperationId, Policy, StateName};
 use quiesce_protocol::v1::{self, ShutdownPhase};
 use quiesce_testkit::hook::{Act, Listening, Script, ScriptedHook};
 
@@ -70,7 +70,7 @@ async fn only_the_token_of_this_very_shutdown_opens_it() {
     let running = Running::new(hasty()).await;
     let handle = &running.world.handle;
     for other in ["op-1.2.a", "op-1.1.b", "op-2.1.a"] {
-        let token = running.world.secrets.completion_token(&ShutdownId::parse(other).unwrap());
+        let token = running.world.secrets.completion_token(&ShutdownId::parse(other).unwrap(), Moment::from_millis(0));
         let outcome = handle.complete(&running.shutdown, &token, ended("")).await;
         assert!(matches!(outcome, Err(CompletionError::TokenInvalid)), "{other}: {outcome:?}");
         let wish = handle.want_more_time(&running.shutdown, &token, Duration::from_secs(99)).await;

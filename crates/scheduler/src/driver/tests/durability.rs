@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use quiesce_operation::{Kind, Placement, StateName};
+use quiesce_operation::{Kind, Moment, Placement, StateName};
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{Capability, Evidence, ShutdownPhase};
 use quiesce_runtime::clock::ManualClock;
@@ -259,7 +259,7 @@ async fn no_token_is_stored_anywhere() {
     let id = world.delete(hasty()).await;
     world.end(&id, StateName::Succeeded).await;
     let token = hook.shutdowns()[0].completion_token.clone();
-    let bearer = world.hooks.token(&application(), &instance("a"));
+    let bearer = world.hooks.token(&application(), &instance("a"), Moment::from_millis(0));
     for space in quiesce_store::Space::ALL {
         for entry in world.store.scan(quiesce_store::Scan::all(space)).await.unwrap() {
             let text = String::from_utf8_lossy(&entry.value).into_owned();

@@ -24,7 +24,7 @@ use crate::attach::Attachments;
 use crate::driver::{Handle, Parts};
 use crate::hooks::Hooks;
 use crate::records::{self, ApplicationRecord, Connect, EventRecord, InstanceRecord, OperationRecord};
-use crate::secrets::{Secrets, entropy_of};
+use crate::secrets::{Rotation, Secrets, entropy_of};
 
 /// Longest wait for anything.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -95,7 +95,9 @@ impl World {
 
     pub(super) async fn with_clock(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         let machine = Machine::local();
-        let secrets = Arc::new(Secrets::load(&*store, &mut entropy_of(&machine)).await.unwrap());
+        let secrets = Arc::new(
+            Secrets::load(&*store, &mut entropy_of(&machine), Moment::from_millis(0), Rotation::WhenDue).await.unwrap(),
+        );
         let (signal, drain) = drain::channel();
         let tasks = Tasks::new();
         let hooks = Hooks::new(
@@ -143,6 +145,7 @@ impl World {
 
     pub(super) async fn register_at(&self, name: &str, at: &str, connect: Connect) {
         let record = InstanceRecord {
+            credential: None,
             application: application(),
             instance: instance(name),
             connect,

@@ -72,6 +72,7 @@ impl Scene {
         };
         let admission = Admission { agent_id: "x".to_owned(), start_id: "s".to_owned(), epoch: 3, ended: false };
         let instance = InstanceRecord {
+            credential: None,
             application: application.name.clone(),
             instance: instance(),
             connect: Connect::DialIn,

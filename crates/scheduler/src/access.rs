@@ -266,3 +266,67 @@ fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use quiesce_operation::{ApplicationId, Moment};
+    use quiesce_runtime::clock::ManualClock;
+    use quiesce_runtime::machine::Machine;
+    use quiesce_store::memory::MemoryStore;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::secrets::{Rotation, entropy_of};
+
+    async fn access(config: Config) -> Access {
+        let store = Arc::new(MemoryStore::new(Uuid::nil()));
+        let mut entropy = entropy_of(&Machine::local());
+        let secrets = Secrets::load(&*store, &mut entropy, Moment::from_millis(0), Rotation::WhenDue).await.unwrap();
+        let parts = Parts {
+            store,
+            clock: Arc::new(ManualClock::new(0)),
+            secrets: Arc::new(secrets),
+            entropy,
+            audit: Audit::open(&Target::Off).unwrap(),
+            metrics: Metrics::new(),
+        };
+        Access::new(config, parts)
+    }
+
+    fn named(name: &str, role: NamedRole) -> Named {
+        let applications = [ApplicationId::parse("shop").unwrap()].into();
+        Named { name: name.to_owned(), role, applications }
+    }
+
+    fn certificate(names: &[&str]) -> Extensions {
+        let mut extensions = Extensions::new();
+        extensions.insert(CertificateNames(names.iter().map(|name| (*name).to_owned()).collect()));
+        extensions
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_somebody_by_the_first_of_its_names_that_is_known() {
+        let principals = vec![named("spiffe://x/ann", NamedRole::Viewer), named("host.x", NamedRole::Agent)];
+        let access = access(Config { mode: Mode::Enforced, principals, ..Config::open() }).await;
+        let headers = HeaderMap::new();
+        let ann = access.gate("GetApplication", &headers, &certificate(&["other", "spiffe://x/ann"])).await.unwrap();
+        assert_eq!((ann.name.as_str(), &ann.means), ("spiffe://x/ann", &Means::Certificate));
+        assert!(ann.sees().has("shop") && !ann.sees().has("bank"));
+        let agent = access.gate("RegisterInstance", &headers, &certificate(&["host.x"])).await.unwrap();
+        assert!(matches!(agent.rights, Rights::Join { .. }));
+        for nobody in [certificate(&["spiffe://y/ann"]), certificate(&[]), Extensions::new()] {
+            let refused = access.gate("GetApplication", &headers, &nobody).await;
+            assert!(matches!(refused, Err(Problem::CredentialsInvalid(_))), "{refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_no_good_is_not_made_good_by_a_certificate() {
+        let principals = vec![named("spiffe://x/ann", NamedRole::Viewer)];
+        let access = access(Config { mode: Mode::Enforced, principals, ..Config::open() }).await;
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, "Bearer qbt1.t0.x".parse().unwrap());
+        let refused = access.gate("GetApplication", &headers, &certificate(&["spiffe://x/ann"])).await;
+        assert!(matches!(refused, Err(Problem::CredentialsInvalid(_))), "{refused:?}");
+    }
+}

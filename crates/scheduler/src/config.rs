@@ -246,7 +246,15 @@ fn access(effective: &mut File, listen: Option<SocketAddr>, problems: &mut Vec<S
         Target::Stdout => "-".to_owned(),
         Target::File(path) => path.display().to_string(),
     });
-    access::Config { mode, principals, admin_token_file, audit, rotation: Rotation::WhenDue }
+    let config = access::Config { mode, principals, admin_token_file, audit, rotation: Rotation::WhenDue };
+    if mode == Mode::Enforced && config.admin_token_file.is_none() && !config.has_admin() {
+        problems.push(
+            "access is enforced and nobody could get in: set data_dir, where the first admin token is written, or name \
+             an admin in access.principals"
+                .to_owned(),
+        );
+    }
+    config
 }
 
 fn telemetry(effective: &File, problems: &mut Vec<String>) -> Telemetry {
@@ -289,6 +297,52 @@ mod tests {
         assert!(matches!(settings.config.store, StoreChoice::Memory));
         assert_eq!(settings.config.default_policy.grace_period, Duration::from_secs(90));
         assert_eq!(settings.config.default_policy.max_attempts, 3);
+    }
+
+    #[test]
+    fn access_is_open_on_loopback_and_enforced_elsewhere_unless_it_says() {
+        let with = |listen: &str, mode: Option<&str>| {
+            let args = SchedulerArgs {
+                listen: Some(listen.to_owned()),
+                insecure: Some(true),
+                access: mode.map(str::to_owned),
+                data_dir: Some(PathBuf::from("state")),
+                ..SchedulerArgs::default()
+            };
+            let settings = load(&args).unwrap();
+            (settings.config.access.mode, settings.config.access.audit)
+        };
+        let recorded = Target::File(PathBuf::from("state/audit.jsonl"));
+        assert_eq!(with("127.0.0.1:1", None), (Mode::Open, Target::Off));
+        assert_eq!(with("[::1]:1", None), (Mode::Open, Target::Off));
+        assert_eq!(with("0.0.0.0:1", None), (Mode::Enforced, recorded.clone()));
+        assert_eq!(with("127.0.0.1:1", Some("enforced")), (Mode::Enforced, recorded));
+        assert_eq!(with("0.0.0.0:1", Some("open")), (Mode::Open, Target::Off));
+    }
+
+    #[test]
+    fn principals_are_read_and_what_is_wrong_with_one_is_said() {
+        let principal = |rest: &str| format!("store = \"memory\"\n[[access.principals]]\n{rest}\n");
+        let (_file, args) = file(&principal(
+            "name = \"spiffe://x/ann\"\nroles = [\"viewer\", \"operator\"]\napplications = [\"shop\"]",
+        ));
+        let settings = load(&args).unwrap();
+        let [known] = &settings.config.access.principals[..] else { panic!("one") };
+        assert_eq!((known.name.as_str(), known.role), ("spiffe://x/ann", access::NamedRole::Operator));
+        assert!(settings.to_toml().contains("spiffe://x/ann"), "what is in effect is shown");
+        for (rest, says) in [
+            ("roles = [\"admin\"]", "name must be set"),
+            ("name = \"*\"\nroles = [\"admin\"]", "name must be set"),
+            ("name = \"a\"", "roles must name one"),
+            ("name = \"a\"\nroles = [\"root\"]", "role \"root\" is not known"),
+            ("name = \"a\"\nroles = [\"agent\"]", "an agent needs the applications"),
+            ("name = \"a\"\nroles = [\"agent\", \"admin\"]\napplications = [\"b\"]", "goes with no other"),
+            ("name = \"a\"\nroles = [\"viewer\"]\napplications = [\"B\"]", "applications: \"B\""),
+        ] {
+            let (_file, args) = file(&principal(rest));
+            let problems = load(&args).unwrap_err().to_string();
+            assert!(problems.contains("access.principals[0]") && problems.contains(says), "{rest}: {problems}");
+        }
     }
 
     #[test]

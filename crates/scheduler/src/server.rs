@@ -226,8 +226,9 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::bind`].
     pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
-        let audit = Audit::open(&config.access.audit).map_err(BindError::Audit)?;
         let (store, handout) = open_store(&config.store).await?;
+        // Behind the store, which makes the data directory for its owner alone.
+        let audit = Audit::open(&config.access.audit).map_err(BindError::Audit)?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
         let anchor = load::<AnchorRecord>(&*store, anchor_key()).await.map_err(read)?;
         let anchor = anchor.map(|stored| stored.record.into());

@@ -61,6 +61,9 @@ async fn an_agent_joins_with_a_token_that_an_admin_made_and_is_itself_afterwards
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("--token-file") && refused.stderr.contains("admin.token"), "{}", refused.stderr);
 
+    assert_eq!(mode(&scheduler.path("data")), 0o700);
+    assert_eq!(mode(&scheduler.path("data/audit.jsonl")), 0o600);
+
     let join = scheduler.path("join.token");
     let join = join.display().to_string();
     let made = scheduler.admin(&["token", "create", "--role", "agent", "--application", "shop", "--out", &join]).await;

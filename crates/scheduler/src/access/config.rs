@@ -102,7 +102,7 @@ impl Config {
     }
 
     /// Whether an admin is known without any token.
-    pub(super) fn has_admin(&self) -> bool {
+    pub(crate) fn has_admin(&self) -> bool {
         self.principals.iter().any(|one| one.role == NamedRole::Admin && one.applications.is_empty())
     }
 }

@@ -10,7 +10,13 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use v1::token::Role;
 
-use super::callers::{Caller, House, wanted};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+
+use super::callers::{Caller, Headers, House, wanted};
 use crate::world::{LIMIT, application};
 
 /// What an RPC takes.
@@ -265,5 +271,26 @@ async fn no_rpc_lets_in_who_brings_a_credential_that_is_no_good() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn health_is_for_everybody_and_reflection_for_those_who_may_look() {
+    let house = House::open().await;
+    let health = HealthCheckRequest { service: "quiesce.v1.Scheduler".to_owned() };
+    HealthClient::new(house.channel()).check(health).await.unwrap();
+    let described = async |headers: Vec<String>| {
+        let mut client = ServerReflectionClient::with_interceptor(house.channel(), Headers(headers));
+        let ask = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let answer = client.server_reflection_info(tokio_stream::iter([ask])).await;
+        reception(&answer.map(drop))
+    };
+    let bearer = |token: String| vec![format!("Bearer {token}")];
+    assert_eq!(described(Vec::new()).await, Reception::Unknown);
+    assert_eq!(described(bearer(house.person(Role::Agent, &["shop"]).await)).await, Reception::Denied);
+    assert_eq!(described(bearer(house.person(Role::Viewer, &["shop"]).await)).await, Reception::LetIn);
     house.close().await;
 }

@@ -40,6 +40,16 @@ pub(crate) struct Common {
     /// Where the scheduler answers [env: QUIESCE_SCHEDULER] [default: http://127.0.0.1:7600]
     #[arg(long, value_name = "URL")]
     pub(crate) scheduler: Option<String>,
+    /// Trust a scheduler at https:// whose certificate these CAs have signed (PEM) [env: QUIESCE_CA] [default: the
+    /// system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Show the scheduler this certificate (PEM) [env: QUIESCE_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Private key of --cert (PEM), for its owner alone to read [env: QUIESCE_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// How to print the result; json and yaml are the proto3 JSON mapping of the contract [default: table]
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
@@ -48,12 +58,25 @@ pub(crate) struct Common {
 impl Common {
     /// The flags behind the command's name win over those before it.
     pub(crate) fn over(self, outer: Self) -> Self {
-        Self { scheduler: self.scheduler.or(outer.scheduler), output: self.output.or(outer.output) }
+        Self {
+            scheduler: self.scheduler.or(outer.scheduler),
+            ca: self.ca.or(outer.ca),
+            cert: self.cert.or(outer.cert),
+            key: self.key.or(outer.key),
+            output: self.output.or(outer.output),
+        }
+    }
+
+    /// The first flag given that is for TLS alone, by its name.
+    pub(crate) fn first_of_tls(&self) -> Option<&'static str> {
+        let files = [(&self.ca, "--ca"), (&self.cert, "--cert"), (&self.key, "--key")];
+        files.into_iter().find(|(file, _)| file.is_some()).map(|(_, flag)| flag)
     }
 
     /// The first flag given, by its name.
     pub(crate) fn first_set(&self) -> Option<&'static str> {
-        self.scheduler.as_ref().map(|_| "--scheduler").or(self.output.map(|_| "--output"))
+        let scheduler = self.scheduler.as_ref().map(|_| "--scheduler");
+        scheduler.or(self.first_of_tls()).or(self.output.map(|_| "--output"))
     }
 }
 

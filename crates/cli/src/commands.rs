@@ -17,12 +17,13 @@ mod store;
 mod watch;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
 use crate::args::{Cli, ClientCommand, Command, Common, DEFAULT_SCHEDULER, Format};
-use crate::client::Client;
+use crate::client::{Client, Target};
 use crate::error::Error;
 use crate::output::json::{self, Document};
 use crate::output::text::Line;
@@ -33,6 +34,10 @@ use crate::terminal;
 pub(crate) struct Surroundings {
     /// QUIESCE_SCHEDULER.
     pub(crate) scheduler: Option<String>,
+    /// QUIESCE_CA, QUIESCE_CERT, QUIESCE_KEY.
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// NO_COLOR: colours are not welcome.
     pub(crate) no_color: bool,
     /// TERM=dumb: the terminal understands no escape sequences at all.
@@ -139,7 +144,7 @@ async fn client(command: ClientCommand, outer: Common, surroundings: Surrounding
 /// Where a command talks to and how it prints.
 #[derive(Debug)]
 struct Session {
-    url: String,
+    target: Target,
     format: Format,
     /// Columns and rows; `None`: the standard output is no terminal.
     terminal: Option<(usize, usize)>,
@@ -152,10 +157,16 @@ impl Session {
     fn new(common: Common, surroundings: &Surroundings) -> Self {
         let terminal = terminal::size();
         Self {
-            url: common
-                .scheduler
-                .or_else(|| surroundings.scheduler.clone())
-                .unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
+            target: Target {
+                flag: common.first_of_tls(),
+                url: common
+                    .scheduler
+                    .or_else(|| surroundings.scheduler.clone())
+                    .unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
+                ca: common.ca.or_else(|| surroundings.ca.clone()),
+                cert: common.cert.or_else(|| surroundings.cert.clone()),
+                key: common.key.or_else(|| surroundings.key.clone()),
+            },
             format: common.output.unwrap_or_default(),
             terminal,
             color: terminal.is_some() && !surroundings.no_color && !surroundings.dumb,
@@ -164,7 +175,7 @@ impl Session {
     }
 
     async fn connect(&self) -> Result<Client, Error> {
-        Client::connect(&self.url).await
+        Client::connect(&self.target).await
     }
 
     /// Columns to keep within, if anything limits them.

@@ -14,6 +14,7 @@ mod output;
 mod terminal;
 
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -23,8 +24,12 @@ use crate::commands::Surroundings;
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let file = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let surroundings = Surroundings {
         scheduler: env::var("QUIESCE_SCHEDULER").ok().filter(|url| !url.is_empty()),
+        ca: file("QUIESCE_CA"),
+        cert: file("QUIESCE_CERT"),
+        key: file("QUIESCE_KEY"),
         no_color: is_set("NO_COLOR"),
         dumb: env::var_os("TERM").is_some_and(|term| term == "dumb"),
     };

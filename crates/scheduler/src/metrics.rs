@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     without_effect: Gauge,
     revision: Gauge,
     condition: Family<Labels<1>, Gauge>,
+    certificate_seconds: Family<Labels<1>, Gauge>,
 }
 
 impl Metrics {
@@ -65,6 +66,7 @@ impl Metrics {
             without_effect: Gauge::default(),
             revision: Gauge::default(),
             condition: Family::default(),
+            certificate_seconds: Family::default(),
         };
         let m = &metrics;
         registry.register("operations", "Operations that are done, by kind and outcome", m.operations.clone());
@@ -104,6 +106,11 @@ impl Metrics {
             "store_condition",
             "1 for what the store would say to a change now, 0 for everything else",
             m.condition.clone(),
+        );
+        registry.register(
+            "tls_certificate_expiry_seconds",
+            "Time until the certificate callers see expires, negative afterwards; nothing without TLS",
+            m.certificate_seconds.clone(),
         );
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
@@ -162,6 +169,7 @@ impl Metrics {
         driver: Gauges,
         revision: u64,
         condition: Condition,
+        certificate_seconds: Option<i64>,
     ) -> Result<String, std::fmt::Error> {
         let set = |gauge: &Gauge, value: u64| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -175,6 +183,9 @@ impl Metrics {
         for known in Condition::ALL {
             let gauge = self.condition.get_or_create(&[("condition", known.as_str().to_owned())]);
             gauge.set(i64::from(known == condition));
+        }
+        if let Some(left) = certificate_seconds {
+            self.certificate_seconds.get_or_create(&[("edge", "callers".to_owned())]).set(left);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;

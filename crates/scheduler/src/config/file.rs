@@ -27,10 +27,24 @@ pub(super) struct File {
     pub(super) attach_endpoint: Option<String>,
     /// Listen on other addresses than loopback without TLS.
     pub(super) insecure: Option<bool>,
+    /// Files for TLS.
+    pub(super) tls: Tls,
     /// What to log, and how.
     pub(super) log: Log,
     /// What applications inherit.
     pub(super) policy: Policy,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    /// The scheduler's certificate, with those between it and the CA.
+    pub(super) certificate: Option<PathBuf>,
+    /// Its key.
+    pub(super) key: Option<PathBuf>,
+    /// Who signs certificates of clients.
+    pub(super) client_ca: Option<PathBuf>,
 }
 
 /// The log.
@@ -124,6 +138,11 @@ impl File {
             etcd_endpoints: self.etcd_endpoints.or(lower.etcd_endpoints),
             attach_endpoint: self.attach_endpoint.or(lower.attach_endpoint),
             insecure: self.insecure.or(lower.insecure),
+            tls: Tls {
+                certificate: self.tls.certificate.or(lower.tls.certificate),
+                key: self.tls.key.or(lower.tls.key),
+                client_ca: self.tls.client_ca.or(lower.tls.client_ca),
+            },
             log: Log { filter: self.log.filter.or(lower.log.filter), format: self.log.format.or(lower.log.format) },
             policy: self.policy.or(lower.policy),
         }

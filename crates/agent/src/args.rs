@@ -14,6 +14,7 @@ use quiesce_protocol::v1;
 use quiesce_runtime::duration;
 use quiesce_runtime::secret_file;
 use quiesce_runtime::telemetry::{Format, Telemetry, chain};
+use quiesce_runtime::tls::{ConnectorFiles, ConnectorSettings};
 use rustix::system::uname;
 
 use crate::gate::StartMode;
@@ -55,6 +56,17 @@ pub struct AgentArgs {
     /// Prove to the scheduler, with the token in this file, that this agent may join; afterwards it has a token of its own
     #[arg(long, env = "QUIESCE_AGENT_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
+    /// Trust a scheduler at https:// whose certificate these CAs have signed (PEM) [default: the system's]
+    #[arg(long, env = "QUIESCE_AGENT_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// Show the scheduler this certificate (PEM)
+    #[arg(long, env = "QUIESCE_AGENT_CERT", value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+
+    /// Private key of --cert (PEM), for its owner alone to read
+    #[arg(long, env = "QUIESCE_AGENT_KEY", value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
 
     /// Serve the hook here (HOST:PORT or unix:/PATH) instead of dialling in to the scheduler
     #[arg(long, env = "QUIESCE_LISTEN", value_name = "ADDR")]
@@ -218,6 +230,13 @@ impl AgentArgs {
             problems.push(error.to_string());
         }
         let labels = self.labels(&mut problems);
+        let own = self.cert.clone().zip(self.key.clone());
+        let files = ConnectorFiles { authorities: self.ca.clone(), own, settings: ConnectorSettings::FLAGS };
+        let tls = self.scheduler.starts_with("https://").then_some(files);
+        if tls.is_none() && (self.ca.is_some() || self.cert.is_some()) {
+            let url = &self.scheduler;
+            problems.push(format!("--ca, --cert and --key are for a scheduler at https://, and --scheduler is {url}"));
+        }
         if let Some(listen) = &self.listen
             && self.advertise.is_none()
             && is_wildcard(listen)
@@ -272,7 +291,7 @@ impl AgentArgs {
         supervise.success = self.success_exit_code;
         supervise.path = surroundings.path;
         let listen = self.listen.map(|address| Listen { address, advertise: self.advertise });
-        let reach = Reach::Sockets { scheduler: self.scheduler, listen };
+        let reach = Reach::Sockets { scheduler: self.scheduler, tls, listen };
         let settings = Settings {
             join_token_file: self.join_token_file,
             standby: self.standby,

@@ -1,12 +1,13 @@
 //! Dialling in: a connection the agent opens, on which it then is the server (rules A1 to A6).
 //!
 //! Owns the line that is said before HTTP/2 begins. The answer is read byte by byte, since what follows it belongs to
-//! HTTP/2. Built on any byte stream, so that TLS can be put under it.
+//! HTTP/2. Built on any byte stream, with or without TLS under it.
 
 use std::io;
 use std::time::Duration;
 
 use quiesce_runtime::machine::{Network, Socket};
+use quiesce_runtime::tls::{ConnectError, Connector};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -17,6 +18,9 @@ const LINE_MAX: usize = 512;
 
 /// For the connection, and again for the exchange of lines.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// What is spoken then, for ALPN.
+const PROTOCOL: &[u8] = b"quiesce-attach/1";
 
 /// Why an attempt to attach failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,15 @@ pub enum AttachError {
         /// What the operating system says.
         #[source]
         source: io::Error,
+    },
+    /// No TLS.
+    #[error("cannot make the connection to {endpoint} secure")]
+    Secure {
+        /// `host:port`.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
     },
     /// The connection broke while the lines were exchanged.
     #[error("lost the connection while attaching")]
@@ -49,13 +62,24 @@ pub enum AttachError {
     Garbage,
 }
 
-/// Connects to `endpoint` (`host:port`) over `network` and attaches with `token`, which is good once.
-pub async fn dial(network: &dyn Network, endpoint: &str, token: &str) -> Result<Box<dyn Socket>, AttachError> {
+/// Connects to `endpoint` (`host:port`) over `network`, in TLS if there is `tls`, and attaches with `token`, which is good
+/// once.
+pub async fn dial(
+    network: &dyn Network,
+    tls: Option<&Connector>,
+    endpoint: &str,
+    token: &str,
+) -> Result<Box<dyn Socket>, AttachError> {
     let connect = |source| AttachError::Connect { endpoint: endpoint.to_owned(), source };
     let mut connection = timeout(LIMIT, network.connect(endpoint, Some(SILENCE_MAX)))
         .await
         .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
         .map_err(connect)?;
+    if let Some(tls) = tls {
+        let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+        let secured = Box::pin(tls.connect(connection, host, PROTOCOL)).await;
+        connection = secured.map_err(|source| AttachError::Secure { endpoint: endpoint.to_owned(), source })?;
+    }
     attach(&mut connection, token).await?;
     Ok(connection)
 }

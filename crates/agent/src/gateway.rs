@@ -13,7 +13,9 @@ use quiesce_protocol::ERROR_DOMAIN;
 use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
 use quiesce_protocol::v1::{self, ErrorReason};
 use quiesce_runtime::backoff::Backoff;
-use quiesce_runtime::machine::Machine;
+use quiesce_runtime::machine::{Machine, Socket};
+use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::{ConnectError, Connector};
 use tonic::body::Body;
 use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Request, Status};
@@ -58,6 +60,9 @@ pub(crate) fn pauses_up_to(longest: Duration, machine: &Machine) -> Backoff {
     Backoff::new(FIRST_PAUSE, longest, machine.randomness())
 }
 
+/// What calls are spoken in, for ALPN.
+const PROTOCOL: &[u8] = b"h2";
+
 /// What calls are made over.
 pub type Channel = BoxCloneSyncService<HttpRequest<Body>, HttpResponse<Body>, Status>;
 
@@ -68,6 +73,7 @@ pub struct Gateway {
     authority: String,
     machine: Machine,
     credential: Credential,
+    tls: Option<Connector>,
 }
 
 /// The URL of the scheduler cannot be used.
@@ -202,25 +208,36 @@ impl Registration {
 }
 
 impl Gateway {
-    /// A scheduler at `url`, such as `http://127.0.0.1:7600`. Connects from `machine` when it is first asked something.
+    /// A scheduler at `url`, such as `http://127.0.0.1:7600`, or `https://` with `tls`. Connects from `machine` when it
+    /// is first asked something.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(machine: Machine, url: &str) -> Result<Self, UrlError> {
+    pub fn new(machine: Machine, url: &str, tls: Option<Connector>) -> Result<Self, UrlError> {
         let wrong = |problem| UrlError { url: url.to_owned(), problem };
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong("is not a URL"))?;
         let uri = endpoint.uri();
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(wrong("asks for TLS, which this agent does not speak yet")),
-            Some(_) | None => return Err(wrong("must begin with http://")),
-        }
-        let host = uri.host().ok_or_else(|| wrong("has no host"))?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        let (network, address) = (Arc::clone(&machine.network), authority.clone());
+        let port = match (uri.scheme_str(), &tls) {
+            (Some("http"), None) => 80,
+            (Some("https"), Some(_)) => 443,
+            (Some("http"), Some(_)) => return Err(wrong("is for talk in the clear, although there are files for TLS")),
+            (Some("https"), None) => return Err(wrong("is for TLS, but there are no files for it")),
+            (_, _) => return Err(wrong("must begin with http:// or https://")),
+        };
+        let host: Arc<str> = uri.host().ok_or_else(|| wrong("has no host"))?.into();
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(port));
+        let (network, address, secure) = (Arc::clone(&machine.network), authority.clone(), tls.clone());
         let connector = service_fn(move |_: Uri| {
             let (network, address) = (Arc::clone(&network), address.clone());
-            async move { network.connect(&address, Some(SILENCE_MAX)).await.map(TokioIo::new) }
+            let (secure, host) = (secure.clone(), Arc::clone(&host));
+            async move {
+                let socket = network.connect(&address, Some(SILENCE_MAX)).await?;
+                let socket: Box<dyn Socket> = match secure {
+                    Some(tls) => Box::pin(tls.connect(socket, &host, PROTOCOL)).await?,
+                    None => socket,
+                };
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(TokioIo::new(socket))
+            }
         });
         let endpoint = endpoint
             .connect_timeout(CONNECT_LIMIT)
@@ -228,13 +245,13 @@ impl Gateway {
             .http2_keep_alive_interval(SIGN_OF_LIFE)
             .keep_alive_timeout(SIGN_OF_LIFE);
         let channel = endpoint.connect_with_connector_lazy(connector);
-        let channel = BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))));
-        Ok(Self { channel, authority, machine, credential: Credential::none() })
+        let channel = BoxCloneSyncService::new(channel.map_err(status));
+        Ok(Self { channel, authority, machine, tls, credential: Credential::none() })
     }
 
     /// A scheduler that is called over `channel`; whoever brings it has to end calls that take too long.
     pub fn over(channel: Channel, authority: &str, machine: Machine) -> Self {
-        Self { channel, authority: authority.to_owned(), machine, credential: Credential::none() }
+        Self { channel, authority: authority.to_owned(), machine, tls: None, credential: Credential::none() }
     }
 
     /// The same, proving who calls.
@@ -245,6 +262,11 @@ impl Gateway {
     /// `host:port` of the scheduler.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// What makes its connections secure, if they are.
+    pub(crate) fn tls(&self) -> Option<&Connector> {
+        self.tls.as_ref()
     }
 
     /// The machine it connects from.
@@ -339,6 +361,18 @@ impl Gateway {
     }
 }
 
+/// A connection that was not to be had. What TLS has to say about it says also what to do.
+fn status(error: tonic::transport::Error) -> Status {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(found) = cause {
+        if let Some(refused) = found.downcast_ref::<ConnectError>() {
+            return Status::unavailable(chain(refused).to_string());
+        }
+        cause = found.source();
+    }
+    Status::from_error(Box::new(error))
+}
+
 /// The deadline travels with the call, so that a slow scheduler can give up as well.
 fn bounded<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -354,10 +388,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_urls_that_can_be_used_are_taken() {
-        assert_eq!(Gateway::new(Machine::local(), "http://127.0.0.1:7600").unwrap().authority(), "127.0.0.1:7600");
-        assert_eq!(Gateway::new(Machine::local(), "http://[::1]:7600").unwrap().authority(), "[::1]:7600");
+        assert_eq!(
+            Gateway::new(Machine::local(), "http://127.0.0.1:7600", None).unwrap().authority(),
+            "127.0.0.1:7600"
+        );
+        assert_eq!(Gateway::new(Machine::local(), "http://[::1]:7600", None).unwrap().authority(), "[::1]:7600");
         for wrong in ["https://example.net", "127.0.0.1:7600", "ftp://x", "http://", ""] {
-            assert!(Gateway::new(Machine::local(), wrong).is_err(), "{wrong}");
+            assert!(Gateway::new(Machine::local(), wrong, None).is_err(), "{wrong}");
         }
     }
 

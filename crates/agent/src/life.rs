@@ -19,6 +19,7 @@ use quiesce_runtime::drain;
 use quiesce_runtime::signals::Signal;
 use quiesce_runtime::tasks::Tasks;
 use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::{Connector, ConnectorFiles, LoadError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
@@ -89,6 +90,8 @@ pub enum Reach {
     Sockets {
         /// URL of the scheduler.
         scheduler: String,
+        /// Files for one at `https://`; none for one at `http://`.
+        tls: Option<ConnectorFiles>,
         /// Where the hook listens; without it the agent dials in.
         listen: Option<Listen>,
     },
@@ -133,6 +136,9 @@ pub enum BeginError {
     /// The URL is none.
     #[error("cannot use the scheduler's address")]
     Scheduler(#[from] UrlError),
+    /// Certificate, key or CA cannot be used.
+    #[error("cannot speak TLS with the scheduler")]
+    Tls(#[from] LoadError),
     /// The address is taken, or not ours.
     #[error("cannot serve the hook")]
     Bind(#[from] BindError),
@@ -175,7 +181,13 @@ async fn begin(
     let machine = parts.options.machine.clone();
     let identity = parts.options.identity.clone();
     let (gateway, listen) = match parts.reach {
-        Reach::Sockets { scheduler, listen } => (Gateway::new(machine.clone(), &scheduler)?, listen.map(Place::Socket)),
+        Reach::Sockets { scheduler, tls, listen } => {
+            let tls = tls.map(|files| Connector::load(files, Arc::clone(&machine.clocks))).transpose()?;
+            if let Some(tls) = &tls {
+                tasks.spawn("certificates", tls.clone().keep_fresh(drain.clone()));
+            }
+            (Gateway::new(machine.clone(), &scheduler, tls)?, listen.map(Place::Socket))
+        }
         Reach::Given { gateway, endpoint, serve } => (gateway, Some(Place::Given(endpoint, serve))),
     };
     let gateway = gateway.with(parts.credential);

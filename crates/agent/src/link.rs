@@ -166,7 +166,8 @@ impl Link {
             "" => self.gateway.authority(),
             endpoint => endpoint,
         };
-        let connection = match attach::dial(&*self.gateway.machine().network, endpoint, &answer.attach_token).await {
+        let (network, tls) = (&*self.gateway.machine().network, self.gateway.tls());
+        let connection = match attach::dial(network, tls, endpoint, &answer.attach_token).await {
             Ok(connection) => connection,
             Err(error) => {
                 warn!(endpoint, error = %chain(&error), "cannot attach to the scheduler, trying again");

@@ -46,6 +46,16 @@ pub(crate) struct Common {
     /// QUIESCE_TOKEN]
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Trust a scheduler at https:// whose certificate these CAs have signed (PEM) [env: QUIESCE_CA] [default: the
+    /// system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Show the scheduler this certificate (PEM) [env: QUIESCE_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Private key of --cert (PEM), for its owner alone to read [env: QUIESCE_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// How to print the result; json and yaml are the proto3 JSON mapping of the contract [default: table]
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
@@ -57,15 +67,24 @@ impl Common {
         Self {
             scheduler: self.scheduler.or(outer.scheduler),
             token_file: self.token_file.or(outer.token_file),
+            ca: self.ca.or(outer.ca),
+            cert: self.cert.or(outer.cert),
+            key: self.key.or(outer.key),
             output: self.output.or(outer.output),
         }
+    }
+
+    /// The first flag given that is for TLS alone, by its name.
+    pub(crate) fn first_of_tls(&self) -> Option<&'static str> {
+        let files = [(&self.ca, "--ca"), (&self.cert, "--cert"), (&self.key, "--key")];
+        files.into_iter().find(|(file, _)| file.is_some()).map(|(_, flag)| flag)
     }
 
     /// The first flag given, by its name.
     pub(crate) fn first_set(&self) -> Option<&'static str> {
         let scheduler = self.scheduler.as_ref().map(|_| "--scheduler");
         let token_file = self.token_file.as_ref().map(|_| "--token-file");
-        scheduler.or(token_file).or(self.output.map(|_| "--output"))
+        scheduler.or(token_file).or(self.first_of_tls()).or(self.output.map(|_| "--output"))
     }
 }
 

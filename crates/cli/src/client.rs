@@ -3,17 +3,24 @@
 //! Owns when a call is tried again. Every call made through it is safe to repeat: reads, calls that are idempotent by
 //! themselves, and calls with a request id. It interprets no answer.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use quiesce_protocol::v1::access_client::AccessClient;
 use quiesce_protocol::v1::agent_gateway_client::AgentGatewayClient;
 use quiesce_protocol::v1::scheduler_client::SchedulerClient;
+use quiesce_runtime::machine::Machine;
+use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::{Connector, ConnectorFiles, ConnectorSettings, answers_in_tls};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
+use tower::service_fn;
 
 use crate::error::Error;
 
@@ -32,6 +39,9 @@ const PAGE_SIZE: i32 = 100;
 /// More than a person reads and few enough to hold: 10,000 resources.
 const PAGES: usize = 100;
 
+/// What is spoken with a scheduler, for ALPN.
+const PROTOCOL: &[u8] = b"h2";
+
 /// The generated client as calls see it.
 pub(crate) type Api = SchedulerClient<Guarded>;
 /// A connection whose calls say who makes them.
@@ -43,6 +53,9 @@ pub(crate) struct Client {
     api: Api,
     gateway: AgentGatewayClient<Guarded>,
     access: AccessClient<Guarded>,
+    url: String,
+    /// `host:port` where it was asked without TLS.
+    plain: Option<String>,
 }
 
 /// Says who calls, if there is a token to say it with.
@@ -77,6 +90,18 @@ impl Interceptor for Bearer {
     }
 }
 
+/// Whom to ask, and how both know each other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Target {
+    pub(crate) url: String,
+    /// Who signs the scheduler's certificate; without, those the system trusts.
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    /// The flag of these that was given, and not merely set in the environment for whichever scheduler has TLS.
+    pub(crate) flag: Option<&'static str>,
+}
+
 /// What a listing found.
 #[derive(Debug)]
 pub(crate) struct Listing<T> {
@@ -85,28 +110,63 @@ pub(crate) struct Listing<T> {
     pub(crate) truncated: bool,
 }
 
+impl Target {
+    fn connector(&self) -> Result<Connector, Error> {
+        let own = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            (Some(_), None) => return Err(Error::input("--cert needs the key that belongs to it: --key FILE")),
+            (None, Some(_)) => return Err(Error::input("--key needs the certificate it belongs to: --cert FILE")),
+        };
+        let files = ConnectorFiles { authorities: self.ca.clone(), own, settings: ConnectorSettings::FLAGS };
+        Connector::load(files, Machine::local().clocks).map_err(|error| Error::input(chain(&error).to_string()))
+    }
+}
+
 impl Client {
-    /// Connects to the scheduler at `url`.
+    /// Connects to the scheduler.
     ///
     /// # Errors
     ///
-    /// [`Error::Address`] for what is no usable URL, [`Error::Unreachable`] when nobody answers.
-    pub(crate) async fn connect(url: &str, bearer: Bearer) -> Result<Self, Error> {
+    /// [`Error::Address`] for what is no usable URL, [`Error::Input`] for files that cannot be used,
+    /// [`Error::Unreachable`] when nobody answers, or somebody else.
+    pub(crate) async fn connect(target: &Target, bearer: Bearer) -> Result<Self, Error> {
+        let url = &target.url;
         let address = |why: &str| Error::Address { url: url.to_owned(), why: why.to_owned() };
-        if url.starts_with("https://") {
-            return Err(address("this build speaks plain http only"));
-        }
-        if !url.starts_with("http://") {
-            return Err(address("it does not begin with http://"));
-        }
         let endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|error| address(&error.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT);
-        let channel = endpoint.connect().await.map_err(|source| Error::Unreachable { url: url.to_owned(), source })?;
+        let uri = endpoint.uri().clone();
+        let unreachable = |source| Error::Unreachable { url: url.to_owned(), source };
+        let at = |host: &str, port: u16| format!("{host}:{}", uri.port_u16().unwrap_or(port));
+        let (channel, plain) = match (uri.scheme_str(), uri.host()) {
+            (Some("http"), host) => {
+                if let Some(flag) = target.flag {
+                    return Err(address(&format!("{flag} is for a scheduler that speaks TLS, at https://")));
+                }
+                (endpoint.connect().await.map_err(unreachable)?, host.map(|host| at(host, 80)))
+            }
+            (Some("https"), Some(host)) => {
+                let (tls, host, address) =
+                    (target.connector()?, Arc::<str>::from(host), Arc::<str>::from(at(host, 443)));
+                let connector = service_fn(move |_| {
+                    let (tls, host, address) = (tls.clone(), Arc::clone(&host), Arc::clone(&address));
+                    async move {
+                        let socket = Machine::local().network.connect(&address, None).await?;
+                        let secured = Box::pin(tls.connect(socket, &host, PROTOCOL)).await?;
+                        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(TokioIo::new(secured))
+                    }
+                });
+                (endpoint.connect_with_connector(connector).await.map_err(unreachable)?, None)
+            }
+            (_, _) => return Err(address("it begins neither with http:// nor with https://")),
+        };
         Ok(Self {
             api: SchedulerClient::with_interceptor(channel.clone(), bearer.clone()),
             gateway: AgentGatewayClient::with_interceptor(channel.clone(), bearer.clone()),
             access: AccessClient::with_interceptor(channel, bearer),
+            url: url.to_owned(),
+            plain,
         })
     }
 
@@ -143,6 +203,9 @@ impl Client {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
             };
+            if let Some(error) = self.wrong_scheme(&status).await {
+                return Err(error);
+            }
             if status.code() != Code::Unavailable || last {
                 return Err(Error::rpc(what, status));
             }
@@ -151,6 +214,19 @@ impl Client {
             delay *= 2;
         }
         unreachable!("the last try returns")
+    }
+
+    /// The error of a call that came to nothing since the scheduler speaks TLS and we do not.
+    async fn wrong_scheme(&self, status: &Status) -> Option<Error> {
+        // What the scheduler says itself has details; what broke has none.
+        let broke = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
+        let plain = self.plain.as_ref().filter(|_| broke && status.details().is_empty())?;
+        let socket = tokio::time::timeout(CONNECT_TIMEOUT, Machine::local().network.connect(plain, None)).await;
+        let in_tls = Box::pin(answers_in_tls(socket.ok()?.ok()?)).await;
+        in_tls.then(|| Error::Address {
+            url: self.url.clone(),
+            why: format!("the scheduler there speaks TLS. Write https://{plain}, and name its CA with --ca"),
+        })
     }
 
     /// Collects all pages. `page` gets (page size, page token) and answers (items, next page token).

@@ -27,7 +27,7 @@ use quiesce_runtime::secret_file;
 use quiesce_runtime::telemetry::chain;
 
 use crate::args::{Cli, ClientCommand, Command, Common, DEFAULT_SCHEDULER, Format};
-use crate::client::{Bearer, Client};
+use crate::client::{Bearer, Client, Target};
 use crate::error::Error;
 use crate::output::json::{self, Document};
 use crate::output::text::Line;
@@ -41,6 +41,10 @@ pub(crate) struct Surroundings {
     pub(crate) token_file: Option<PathBuf>,
     /// QUIESCE_TOKEN.
     pub(crate) token: Option<String>,
+    /// QUIESCE_CA, QUIESCE_CERT, QUIESCE_KEY.
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// NO_COLOR: colours are not welcome.
     pub(crate) no_color: bool,
     /// TERM=dumb: the terminal understands no escape sequences at all.
@@ -148,7 +152,7 @@ async fn client(command: ClientCommand, outer: Common, surroundings: Surrounding
 /// Where a command talks to and how it prints.
 #[derive(Debug)]
 struct Session {
-    url: String,
+    target: Target,
     proof: Proof,
     format: Format,
     /// Columns and rows; `None`: the standard output is no terminal.
@@ -192,6 +196,7 @@ impl Proof {
 impl Session {
     fn new(common: Common, surroundings: &Surroundings) -> Self {
         let terminal = terminal::size();
+        let flag = common.first_of_tls();
         let proof = match (common.token_file, &surroundings.token_file, &surroundings.token) {
             (Some(path), _, _) => Proof::File(path),
             (None, Some(path), _) => Proof::File(path.clone()),
@@ -199,10 +204,16 @@ impl Session {
             (None, None, None) => Proof::None,
         };
         Self {
-            url: common
-                .scheduler
-                .or_else(|| surroundings.scheduler.clone())
-                .unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
+            target: Target {
+                flag,
+                url: common
+                    .scheduler
+                    .or_else(|| surroundings.scheduler.clone())
+                    .unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
+                ca: common.ca.or_else(|| surroundings.ca.clone()),
+                cert: common.cert.or_else(|| surroundings.cert.clone()),
+                key: common.key.or_else(|| surroundings.key.clone()),
+            },
             proof,
             format: common.output.unwrap_or_default(),
             terminal,
@@ -212,7 +223,7 @@ impl Session {
     }
 
     async fn connect(&self) -> Result<Client, Error> {
-        Client::connect(&self.url, self.proof.read()?).await
+        Client::connect(&self.target, self.proof.read()?).await
     }
 
     /// Columns to keep within, if anything limits them.

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::io;
 
 use quiesce_protocol::ERROR_DOMAIN;
+use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::ConnectError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -51,6 +53,11 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// What was given cannot be used.
+    pub(crate) fn input(problem: impl Into<String>) -> Self {
+        Self::Input { problem: problem.into(), advice: Vec::new() }
+    }
+
     /// Wraps a refused call.
     pub(crate) fn rpc(what: impl Into<String>, status: Status) -> Self {
         Self::Rpc { what: what.into(), status: Box::new(status), request_id: None, application: None }
@@ -99,10 +106,14 @@ impl Error {
         let mut first = format!("error: {self}");
         let mut rest = Vec::new();
         match self {
-            Self::Unreachable { source, .. } => {
-                first = format!("{first}: {}", innermost(source));
-                rest.push("start one with `quiesce scheduler`, or set --scheduler or QUIESCE_SCHEDULER".to_owned());
-            }
+            Self::Unreachable { source, .. } => match tls_error(source) {
+                // It says itself what to do.
+                Some(error) => first = format!("{first}: {}", chain(error)),
+                None => {
+                    first = format!("{first}: {}", innermost(source));
+                    rest.push("start one with `quiesce scheduler`, or set --scheduler or QUIESCE_SCHEDULER".to_owned());
+                }
+            },
             Self::Address { .. } => rest.push("write it like http://127.0.0.1:7600".to_owned()),
             Self::Rpc { status, request_id, application, .. } => {
                 let info = Reason::of(status);
@@ -206,6 +217,18 @@ impl Reason {
             _ => return None,
         })
     }
+}
+
+/// What TLS has to say among the causes.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a ConnectError> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The last cause of a chain: "Connection refused" rather than "transport error".

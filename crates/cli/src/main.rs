@@ -24,10 +24,14 @@ use crate::commands::Surroundings;
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let file = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let surroundings = Surroundings {
         scheduler: env::var("QUIESCE_SCHEDULER").ok().filter(|url| !url.is_empty()),
-        token_file: env::var_os("QUIESCE_TOKEN_FILE").filter(|path| !path.is_empty()).map(PathBuf::from),
+        token_file: file("QUIESCE_TOKEN_FILE"),
         token: env::var("QUIESCE_TOKEN").ok().filter(|token| !token.is_empty()),
+        ca: file("QUIESCE_CA"),
+        cert: file("QUIESCE_CERT"),
+        key: file("QUIESCE_KEY"),
         no_color: is_set("NO_COLOR"),
         dumb: env::var_os("TERM").is_some_and(|term| term == "dumb"),
     };

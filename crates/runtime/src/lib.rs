@@ -1,5 +1,5 @@
 //! What every process of Quiesce needs from its surroundings: machine, clock, signals, drain, tasks, backoff,
-//! telemetry, and durations as people write them.
+//! telemetry, TLS, and durations as people write them.
 //!
 //! This crate is where time, the network, chance, the terminal and the operating system's signals enter; everything
 //! above takes them as values, from a [`machine::Machine`] or behind [`clock::Clock`]. It knows nothing of operations, agents or the protocol, and depends on none of
@@ -14,3 +14,4 @@ pub mod secret_file;
 pub mod signals;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;

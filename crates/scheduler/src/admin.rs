@@ -13,7 +13,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use quiesce_runtime::drain;
+use quiesce_runtime::machine::Socket;
 use quiesce_runtime::tasks::Tasks;
+use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::{Acceptor, Expiry};
 use quiesce_store::{Condition, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -38,6 +41,10 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) condition: watch::Receiver<Condition>,
     pub(crate) drain: drain::Watch,
+    /// With it every connection begins with a handshake.
+    pub(crate) tls: Option<Acceptor>,
+    /// Of the certificate that callers see.
+    pub(crate) expiry: Option<Expiry>,
 }
 
 impl Admin {
@@ -64,19 +71,31 @@ impl Admin {
             let (admin, drain) = (Arc::clone(&admin), drain.clone());
             tasks.spawn("admin connection", async move {
                 let _permit = permit;
-                let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(admin.answer(&request))));
-                let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
-                    ended = tokio::time::timeout(CONNECTION_MAX, connection) => {
-                        if let Ok(Err(error)) = ended {
-                            debug!(%error, "a connection of the admin address broke");
-                        }
-                    }
+                    // Over its time a connection is closed.
+                    _ended = tokio::time::timeout(CONNECTION_MAX, Box::pin(admin.serve(Box::new(stream)))) => {}
                     () = drain.signaled() => {}
                 }
             });
+        }
+    }
+
+    async fn serve(&self, stream: Box<dyn Socket>) {
+        let stream = match &self.tls {
+            Some(tls) => match tls.accept(stream).await {
+                Ok(accepted) => accepted.stream,
+                Err(error) => {
+                    debug!(error = %chain(&error), "a connection of the admin address was closed");
+                    return;
+                }
+            },
+            None => stream,
+        };
+        let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            debug!(%error, "a connection of the admin address broke");
         }
     }
 
@@ -110,8 +129,9 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
+        let expiry = self.expiry.as_ref().and_then(Expiry::seconds_left);
         let revision = self.store.durable().borrow().as_u64();
-        match self.metrics.render(self.driver.gauges(), revision, *self.condition.borrow()) {
+        match self.metrics.render(self.driver.gauges(), revision, *self.condition.borrow(), expiry) {
             Ok(body) => {
                 let mut response = text(StatusCode::OK, body);
                 let kind = http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use quiesce_runtime::signals::Signals;
 use quiesce_runtime::telemetry::{self, chain};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::access::Mode;
 use crate::config::{self, Settings};
@@ -48,6 +48,18 @@ pub struct SchedulerArgs {
     /// Where agents dial in, if that is not where they call, as host:port
     #[arg(long, value_name = "ADDR", env = "QUIESCE_SCHEDULER_ATTACH_ENDPOINT")]
     pub attach_endpoint: Option<String>,
+
+    /// Speak TLS with this certificate, followed by those between it and the CA (PEM)
+    #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert (PEM), for its owner alone to read
+    #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Know clients by certificates these CAs have signed (PEM); those without are served as well
+    #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// Listen on other addresses than loopback although nothing is encrypted or authenticated
     #[arg(long, env = "QUIESCE_SCHEDULER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -121,6 +133,13 @@ async fn serve(settings: Settings) -> ExitCode {
         StoreChoice::Memory | StoreChoice::Given(_) => "in memory, gone with this process".to_owned(),
     };
     let mode = settings.config.access.mode;
+    if settings.insecure && settings.config.tls.is_some() {
+        warn!("--insecure does nothing where there is TLS; leave it out");
+    } else if settings.insecure {
+        warn!("--insecure: whoever reaches this scheduler can read everything and stop applications");
+    }
+    let scheme = if settings.config.tls.is_some() { "https" } else { "http" };
+    let ca = if settings.config.tls.is_some() { " --ca FILE" } else { "" };
     let bound = match Scheduler::bind(settings.config).await {
         Ok(bound) => bound,
         Err(error) => {
@@ -133,18 +152,21 @@ async fn serve(settings: Settings) -> ExitCode {
     };
     let (local, admin) = (bound.local_addr(), bound.admin_addr());
     let first_admin = bound.first_admin_token().map(|path| path.display().to_string());
+    let admin_scheme = if bound.is_admin_encrypted() { "https" } else { "http" };
     let ready = move |resumed: usize| {
-        let admin = admin.map(|admin| format!(", metrics and health on http://{admin}")).unwrap_or_default();
-        say(&format!("scheduler listens on http://{local}{admin}"));
+        let admin = admin.map(|admin| format!(", metrics and health on {admin_scheme}://{admin}")).unwrap_or_default();
+        say(&format!("scheduler listens on {scheme}://{local}{admin}"));
         say(&format!("state: {state}; operations resumed: {resumed}"));
         if let Some(path) = first_admin {
             say(&format!("access: enforced; the first admin token is in {path}, for --token-file"));
         }
-        let agent = format!("quiesce agent --application NAME --cluster NAME --scheduler http://{local}");
+        let agent = format!("quiesce agent --application NAME --cluster NAME --scheduler {scheme}://{local}{ca}");
         match mode {
             Mode::Open => say(&format!("next: {agent} -- COMMAND")),
             Mode::Enforced => {
-                say("next: quiesce --token-file FILE token create --role agent --application NAME --out join.token");
+                say(&format!(
+                    "next: quiesce{ca} --token-file FILE token create --role agent --application NAME --out join.token"
+                ));
                 say(&format!("then: {agent} --join-token-file join.token -- COMMAND"));
             }
         }

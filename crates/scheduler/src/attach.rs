@@ -102,8 +102,13 @@ impl Attachments {
             Err(refusal) => {
                 debug!(%peer, reason = %refusal, "agent was sent away");
                 if let Some(line) = refusal.line() {
+                    let goodbye = async {
+                        say(&mut socket, line).await?;
+                        // In TLS an end that is not announced looks like one that was forged.
+                        socket.shutdown().await
+                    };
                     // A stranger who does not read it has nothing to complain of.
-                    let _told = timeout(LINE_TIMEOUT, say(&mut socket, line)).await;
+                    let _told = timeout(LINE_TIMEOUT, goodbye).await;
                 }
                 return;
             }

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use quiesce_operation::Policy;
 use quiesce_runtime::telemetry::{DEFAULT_FILTER, Format, Telemetry, chain};
+use quiesce_runtime::tls::{KeyPair, NamedFile};
 
 use crate::access::{self, Mode, Target};
 use crate::args::SchedulerArgs;
 use crate::secrets::Rotation;
-use crate::server::{Config, StoreChoice};
+use crate::server::{Config, StoreChoice, Tls};
 use crate::validate::{Violations, is_endpoint};
 use file::File;
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub config: Config,
     /// For the log.
     pub telemetry: Telemetry,
+    /// Other addresses than loopback are fine without TLS.
+    pub insecure: bool,
     effective: File,
 }
 
@@ -85,6 +88,11 @@ pub fn load(args: &SchedulerArgs) -> Result<Settings, Problems> {
         etcd_endpoints: args.etcd_endpoints.as_ref().map(|urls| urls.split(',').map(str::to_owned).collect()),
         attach_endpoint: args.attach_endpoint.clone(),
         insecure: args.insecure,
+        tls: file::Tls {
+            certificate: args.tls_cert.clone(),
+            key: args.tls_key.clone(),
+            client_ca: args.tls_client_ca.clone(),
+        },
         log: file::Log { filter: args.log.clone(), format: args.log_format.clone() },
         access: file::Access { mode: args.access.clone(), principals: Vec::new() },
         audit: file::Audit { to: args.audit.clone() },
@@ -108,6 +116,7 @@ fn defaults() -> File {
         etcd_endpoints: None,
         attach_endpoint: Some(String::new()),
         insecure: Some(false),
+        tls: file::Tls::default(),
         log: file::Log { filter: Some(DEFAULT_FILTER.to_owned()), format: Some(Format::Auto.to_string()) },
         // What the default is depends on the address.
         access: file::Access::default(),
@@ -144,10 +153,15 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
     let listen = address("listen", effective.listen.as_deref().unwrap_or(LISTEN_DEFAULT), &mut problems);
     let admin = effective.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT);
     let admin_listen = if admin == OFF { None } else { address("admin_listen", admin, &mut problems) };
-    if let Some(address) = listen.filter(|address| !address.ip().is_loopback() && !insecure) {
+    let tls = tls(&effective.tls, &mut problems);
+    // Wrong files are a problem of their own, and were meant.
+    let in_clear = !insecure && matches!(tls, Ok(None));
+    for (key, address) in [("listen", listen), ("admin_listen", admin_listen)] {
+        let Some(address) = address.filter(|address| in_clear && !address.ip().is_loopback()) else { continue };
+        let what = if key == "listen" { "could stop applications" } else { "could see the metrics" };
         problems.push(format!(
-            "listen = {address} is not a loopback address, and this build has no TLS yet: everybody who reaches it \
-             could stop applications. Listen on 127.0.0.1, or say --insecure if the network is trusted"
+            "{key} = {address} is not a loopback address, and without TLS everybody who reaches it {what}. Give a \
+             certificate with --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure if the network is trusted"
         ));
     }
     let store = store(&effective, &mut problems);
@@ -167,12 +181,37 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
     let access = access(&mut effective, listen, &mut problems);
     match (listen, store) {
         (Some(listen), Some(store)) if problems.is_empty() => {
-            let config = Config { listen, admin_listen, store, default_policy, attach_endpoint, access };
-            Ok(Settings { config, telemetry, effective })
+            let tls = tls.unwrap_or(None);
+            let config = Config { listen, admin_listen, store, default_policy, attach_endpoint, tls, access };
+            Ok(Settings { config, telemetry, insecure, effective })
         }
         _ => Err(Problems(problems)),
     }
 }
+
+/// The files, or that some are missing.
+fn tls(file: &file::Tls, problems: &mut Vec<String>) -> Result<Option<Tls>, Incomplete> {
+    let named = |setting, path: &PathBuf| NamedFile { setting, path: path.clone() };
+    match (&file.certificate, &file.key) {
+        (Some(certificate), Some(key)) => Ok(Some(Tls {
+            own: KeyPair { certificate: named("tls.certificate", certificate), key: named("tls.key", key) },
+            client_ca: file.client_ca.as_ref().map(|path| named("tls.client_ca", path)),
+        })),
+        (None, None) if file.client_ca.is_none() => Ok(None),
+        (certificate, key) => {
+            for (key, flag, file) in [("tls.certificate", "--tls-cert", certificate), ("tls.key", "--tls-key", key)] {
+                if file.is_none() {
+                    problems.push(format!("{key} is not set, and TLS needs it: give the file with {flag}"));
+                }
+            }
+            Err(Incomplete)
+        }
+    }
+}
+
+/// TLS was meant, but not all of it was given.
+#[derive(Debug)]
+struct Incomplete;
 
 fn address(key: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
@@ -365,6 +404,21 @@ mod tests {
         ] {
             assert!(problems.contains(part), "{part} in {problems}");
         }
+    }
+
+    #[test]
+    fn with_tls_every_address_is_fine_and_half_of_it_is_not_taken_for_none() {
+        let (_file, mut args) = file("listen = \"0.0.0.0:1\"\nadmin_listen = \"0.0.0.0:2\"\nstore = \"memory\"\n");
+        let problems = load(&args).unwrap_err().to_string();
+        assert_eq!(problems.matches("--tls-cert").count(), 2, "{problems}");
+        args.tls_client_ca = Some("ca.pem".into());
+        args.tls_key = Some("key.pem".into());
+        let problems = load(&args).unwrap_err().to_string();
+        assert_eq!(problems, "  - tls.certificate is not set, and TLS needs it: give the file with --tls-cert");
+        args.tls_cert = Some("cert.pem".into());
+        let tls = load(&args).unwrap().config.tls.unwrap();
+        assert_eq!(tls.own.certificate.path, Path::new("cert.pem"));
+        assert_eq!(tls.client_ca.unwrap().to_string(), "ca.pem (tls.client_ca)");
     }
 
     #[test]

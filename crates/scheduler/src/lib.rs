@@ -47,4 +47,4 @@ pub mod upkeep;
 mod validate;
 mod watch;
 
-pub use server::{BindError, Bound, Config, Opened, RunError, Running, Scheduler, StoreChoice};
+pub use server::{BindError, Bound, Config, ConnectInfo, Opened, RunError, Running, Scheduler, StoreChoice, Tls};

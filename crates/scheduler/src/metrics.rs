@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     condition: Family<Labels<1>, Gauge>,
     authentications_failed: Family<Labels<1>, Counter>,
     audit_waiting: Gauge,
+    certificate_seconds: Family<Labels<1>, Gauge>,
 }
 
 impl Metrics {
@@ -69,6 +70,7 @@ impl Metrics {
             condition: Family::default(),
             authentications_failed: Family::default(),
             audit_waiting: Gauge::default(),
+            certificate_seconds: Family::default(),
         };
         let m = &metrics;
         registry.register("operations", "Operations that are done, by kind and outcome", m.operations.clone());
@@ -118,6 +120,11 @@ impl Metrics {
             "audit_lines_waiting",
             "Lines of the audit log that could not be written yet",
             m.audit_waiting.clone(),
+        );
+        registry.register(
+            "tls_certificate_expiry_seconds",
+            "Time until the certificate callers see expires, negative afterwards; nothing without TLS",
+            m.certificate_seconds.clone(),
         );
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
@@ -187,6 +194,7 @@ impl Metrics {
         driver: Gauges,
         revision: u64,
         condition: Condition,
+        certificate_seconds: Option<i64>,
     ) -> Result<String, std::fmt::Error> {
         let set = |gauge: &Gauge, value: u64| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -200,6 +208,9 @@ impl Metrics {
         for known in Condition::ALL {
             let gauge = self.condition.get_or_create(&[("condition", known.as_str().to_owned())]);
             gauge.set(i64::from(known == condition));
+        }
+        if let Some(left) = certificate_seconds {
+            self.certificate_seconds.get_or_create(&[("edge", "callers".to_owned())]).set(left);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;

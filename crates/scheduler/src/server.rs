@@ -18,6 +18,7 @@ use quiesce_operation::{Moment, Policy};
 use quiesce_runtime::clock::{Clock as _, StartError, Timeline};
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Machine};
+use quiesce_runtime::tls::{Acceptor, AcceptorFiles, ClientCertificates, KeyPair, LoadError as TlsError, NamedFile};
 use quiesce_store::embedded::{self, EmbeddedStore};
 use quiesce_store::memory::MemoryStore;
 use quiesce_store::{Batch, CommitError, Condition, Store};
@@ -27,6 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::util::MapRequestLayer;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -39,6 +41,7 @@ use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
 use crate::store_watch;
 use crate::upkeep::Handout;
+pub use accept::ConnectInfo;
 pub use running::{GrpcService, Running};
 
 /// Most streams on one connection; a client with more to do opens another.
@@ -87,8 +90,19 @@ pub struct Config {
     pub default_policy: Policy,
     /// Where agents dial in, `host:port`, if that is not where they call.
     pub attach_endpoint: String,
+    /// Speak TLS; without, everything is in the clear.
+    pub tls: Option<Tls>,
     /// Who may do what.
     pub access: access::Config,
+}
+
+/// Files for TLS.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// What the scheduler shows.
+    pub own: KeyPair,
+    /// Who signs the certificates of clients. Without it clients are not asked for one; with it they may have one.
+    pub client_ca: Option<NamedFile>,
 }
 
 impl Config {
@@ -102,6 +116,7 @@ impl Config {
             store: StoreChoice::Memory,
             default_policy: Policy::built_in(),
             attach_endpoint: String::new(),
+            tls: None,
             access: access::Config::open(),
         }
     }
@@ -119,6 +134,9 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+    /// Certificate, key or CA cannot be used.
+    #[error("cannot speak TLS")]
+    Tls(#[source] TlsError),
     /// The store cannot be opened; another scheduler may have it open.
     #[error("cannot open the store")]
     Store(#[source] Box<embedded::OpenError>),
@@ -186,6 +204,13 @@ pub struct Bound {
     admin: Option<TcpListener>,
     local: SocketAddr,
     admin_local: Option<SocketAddr>,
+    tls: Option<Acceptors>,
+}
+
+/// What shakes hands with whoever connects.
+struct Acceptors {
+    callers: Acceptor,
+    admin: Option<Acceptor>,
 }
 
 impl Scheduler {
@@ -203,6 +228,8 @@ impl Scheduler {
     /// As [`Scheduler::bind`].
     pub async fn bind_on(machine: Machine, config: Config) -> Result<Bound, BindError> {
         let failed = |address| move |source| BindError::Listen { address, source };
+        let tls = config.tls.as_ref().map(|tls| Acceptors::load(tls, &config, &machine)).transpose();
+        let tls = tls.map_err(BindError::Tls)?;
         let listener = machine
             .network
             .listen(&config.listen.to_string(), Some(SILENCE_MAX))
@@ -218,7 +245,7 @@ impl Scheduler {
             None => (None, None),
         };
         let opened = Self::open_on(machine, config).await?;
-        Ok(Bound { opened, listener, admin, local, admin_local })
+        Ok(Bound { opened, listener, admin, local, admin_local, tls })
     }
 
     /// Opens the store and reserves no sockets: for whoever brings the calls in another way.
@@ -243,6 +270,20 @@ impl Scheduler {
         let first_admin = access::first_admin(&config.access, &*store, &*timeline, &mut entropy);
         let first_admin = first_admin.await.map_err(BindError::FirstToken)?;
         Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config, audit, first_admin })
+    }
+}
+
+impl Acceptors {
+    fn load(tls: &Tls, config: &Config, machine: &Machine) -> Result<Self, TlsError> {
+        let load = |clients, protocols: &[&[u8]]| {
+            let files = AcceptorFiles { own: tls.own.clone(), clients };
+            Acceptor::load(files, protocols, Arc::clone(&machine.clocks))
+        };
+        let clients = tls.client_ca.clone().map_or(ClientCertificates::Ignored, ClientCertificates::Optional);
+        // On loopback probes and people with curl find it as they always did.
+        let beyond = config.admin_listen.is_some_and(|address| !address.ip().is_loopback());
+        let admin = beyond.then(|| load(ClientCertificates::Ignored, &[b"http/1.1"])).transpose()?;
+        Ok(Self { callers: load(clients, &accept::PROTOCOLS)?, admin })
     }
 }
 
@@ -284,6 +325,12 @@ impl Bound {
         self.opened.config.access.admin_token_file.as_deref().filter(|_| self.opened.first_admin)
     }
 
+    /// Whether the admin address speaks TLS.
+    #[must_use]
+    pub fn is_admin_encrypted(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.admin.is_some())
+    }
+
     /// Serves until `until` resolves, then stops gracefully.
     ///
     /// # Errors
@@ -302,7 +349,7 @@ impl Bound {
         ready: impl FnOnce(usize),
     ) -> Result<(), RunError> {
         let (signal, drain) = drain::channel();
-        let Self { mut opened, listener, admin, .. } = self;
+        let Self { mut opened, listener, admin, tls, .. } = self;
         let store = Arc::clone(&opened.store);
         let handout = opened.handout.take();
         let dial = Arc::new(opened.machine.clone());
@@ -314,21 +361,30 @@ impl Bound {
         if let Some(handout) = handout {
             tasks.spawn("backups", handout.run(drain.clone()));
         }
+        let (callers_tls, admin_tls) = tls.map_or((None, None), |tls| (Some(tls.callers), tls.admin));
+        for tls in callers_tls.iter().chain(&admin_tls) {
+            tasks.spawn("certificates", tls.clone().keep_fresh(drain.clone()));
+        }
         if let Some(listener) = admin {
             let condition = condition.clone();
-            let admin = Admin { metrics: metrics.clone(), driver, store, condition, drain: drain.clone() };
+            let expiry = callers_tls.as_ref().map(Acceptor::expiry);
+            let metrics = metrics.clone();
+            let admin = Admin { metrics, driver, store, condition, drain: drain.clone(), tls: admin_tls, expiry };
             tasks.spawn("admin", admin.run(listener, tasks.clone()));
         }
         let (health, health_server) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::Serving).await;
         tasks.spawn("health", watch_health(health.clone(), condition, drain.clone()));
         let (connections, incoming) = accept::channel();
-        let accepting = accept::Accepting { attachments, tasks: tasks.clone(), drain: drain.clone(), connections };
+        let (drain_too, tasks_too) = (drain.clone(), tasks.clone());
+        let accepting =
+            accept::Accepting { attachments, tasks: tasks_too, drain: drain_too, connections, tls: callers_tls };
         tasks.spawn("accept", accepting.run(listener));
         let router = Server::builder()
             .max_concurrent_streams(STREAMS_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .layer(MapRequestLayer::new(accept::tell_peer))
             .layer(RpcLayer::new(metrics, access))
             .add_service(scheduler)
             .add_service(gateway)

@@ -38,7 +38,7 @@ const FREE: &[(&str, &str, &str)] =
     &[("agent", "<CMD>", "a command that does not exist is an end like another (exit code 127)")];
 
 /// Flags of all commands of a client; one stands for all.
-const COMMON: &[&str] = &["--scheduler", "--token-file", "--output"];
+const COMMON: &[&str] = &["--scheduler", "--token-file", "--ca", "--cert", "--key", "--output"];
 
 fn rows() -> Vec<Row> {
     let mut rows = vec![
@@ -61,6 +61,16 @@ fn rows() -> Vec<Row> {
         ),
         row("get", "--token-file", "applications --token-file does-not-exist", REFUSED, "cannot read does-not-exist"),
         row("get", "--scheduler", "applications --scheduler http://[", REFUSED, "is no address of a scheduler"),
+        row("get", "--ca", "applications --ca x.pem", REFUSED, "--ca is for a scheduler that speaks TLS"),
+        row(
+            "get",
+            "--ca",
+            "applications --scheduler https://127.0.0.1:1 --ca does-not-exist.pem",
+            REFUSED,
+            "cannot read does-not-exist.pem (--ca)",
+        ),
+        row("get", "--cert", "applications --scheduler https://x --cert x.pem", REFUSED, "--cert needs the key"),
+        row("get", "--key", "applications --scheduler https://x --key x.key", REFUSED, "--key needs the certificate"),
         row("describe", "<KIND>", "pods x", USAGE, "'pods' for '<KIND>'"),
         row("describe", "<NAME>", "application Db", REFUSED, "name: `Db` is not an application name"),
         row("migrate", "--to", "db --to a!b", REFUSED, "target_cluster: `a!b` is not a cluster name"),
@@ -148,6 +158,17 @@ fn scheduler() -> Vec<Row> {
             REFUSED,
             "/dev/null/x",
         ),
+        with("--admin-listen", "0.0.0.0:0", "--insecure"),
+        with("--tls-cert", "cert.pem", "tls.key is not set"),
+        with("--tls-key", "key.pem", "tls.certificate is not set"),
+        with("--tls-client-ca", "ca.pem", "tls.certificate is not set"),
+        row(
+            "scheduler",
+            "--tls-cert",
+            "--store memory --listen 127.0.0.1:0 --admin-listen off --tls-cert does-not-exist.pem --tls-key key.pem",
+            REFUSED,
+            "cannot read does-not-exist.pem (tls.certificate)",
+        ),
         row("scheduler", "--insecure", "--insecure=maybe", USAGE, "'maybe' for '--insecure"),
         with("--log", "quiesce=loud", "log.filter: "),
         with("--log-format", "xml", "log.format: "),
@@ -163,8 +184,15 @@ fn agent() -> Vec<Row> {
         row("agent", "--application", "--application Db --cluster a -- true", USAGE, "application name \"Db\" must be"),
         row("agent", "--cluster", "--application db --cluster a! -- true", USAGE, "cluster name \"a!\" must be"),
         value("--instance", "Db", "instance name \"Db\" must be"),
-        Row { code: REFUSED, ..value("--scheduler", "nowhere", "must begin with http://") },
         value("--join-token-file", "/dev/null", "--join-token-file: others have access to /dev/null"),
+        Row { code: REFUSED, ..value("--scheduler", "nowhere", "must begin with http:// or https://") },
+        value("--ca", "x.pem", "are for a scheduler at https://"),
+        Row {
+            code: REFUSED,
+            ..with("--ca", "--scheduler https://127.0.0.1:1 --ca does-not-exist", "cannot read does-not-exist (--ca)")
+        },
+        value("--cert", "x.pem", "--key"),
+        value("--key", "x.key", "--cert"),
         value("--listen", "nowhere", "--listen \"nowhere\" is neither HOST:PORT nor unix:/PATH"),
         with("--advertise", "--advertise a:1", "--listen"),
         with("--advertise", "--listen 0.0.0.0:0 --advertise nowhere", "--advertise \"nowhere\" is not HOST:PORT"),

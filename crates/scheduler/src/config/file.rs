@@ -28,6 +28,8 @@ pub(super) struct File {
     pub(super) attach_endpoint: Option<String>,
     /// Listen on other addresses than loopback without TLS.
     pub(super) insecure: Option<bool>,
+    /// Files for TLS.
+    pub(super) tls: Tls,
     /// What to log, and how.
     pub(super) log: Log,
     /// Who may do what.
@@ -103,6 +105,18 @@ impl Principal {
             .map(|name| ApplicationId::parse(name).map_err(|error| format!("applications: {name:?} {error}")));
         Ok(Named { name: self.name.clone(), role, applications: applications.collect::<Result<_, _>>()? })
     }
+}
+
+/// PEM files.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    /// The scheduler's certificate, with those between it and the CA.
+    pub(super) certificate: Option<PathBuf>,
+    /// Its key.
+    pub(super) key: Option<PathBuf>,
+    /// Who signs certificates of clients.
+    pub(super) client_ca: Option<PathBuf>,
 }
 
 /// The log.
@@ -196,6 +210,11 @@ impl File {
             etcd_endpoints: self.etcd_endpoints.or(lower.etcd_endpoints),
             attach_endpoint: self.attach_endpoint.or(lower.attach_endpoint),
             insecure: self.insecure.or(lower.insecure),
+            tls: Tls {
+                certificate: self.tls.certificate.or(lower.tls.certificate),
+                key: self.tls.key.or(lower.tls.key),
+                client_ca: self.tls.client_ca.or(lower.tls.client_ca),
+            },
             log: Log { filter: self.log.filter.or(lower.log.filter), format: self.log.format.or(lower.log.format) },
             audit: Audit { to: self.audit.to.or(lower.audit.to) },
             access: Access {

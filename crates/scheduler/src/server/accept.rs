@@ -1,5 +1,5 @@
-//! One port for both: HTTP/2 of callers, and agents that dial in. The first byte tells them apart; whoever has not said
-//! in time and in full what it wants is sent away.
+//! One port for both: HTTP/2 of callers, and agents that dial in, with or without TLS under it. The first byte tells
+//! them apart; whoever has not said in time and in full what it wants is sent away.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,13 +11,16 @@ use std::time::Duration;
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{Listener, Socket};
 use quiesce_runtime::tasks::Tasks;
+use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::{Acceptor, PeerIdentity};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tonic::transport::server::{Connected, TcpConnectInfo};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::attach::Attachments;
+use crate::identity::CertificateNames;
 
 /// Most connections at the same time, agents included. Each may cost some tens of KiB.
 const CONNECTIONS_MAX: usize = 4096;
@@ -28,6 +31,9 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 const WAITING_MAX: usize = 64;
 /// Pause after a failed accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What can be spoken on the port, for ALPN: gRPC, and dialling in. What is really spoken is seen by its first byte, so
+/// that a client that names nothing is served as well.
+pub(super) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"quiesce-attach/1"];
 /// What a line of `QUIESCE/1 ATTACH` begins with.
 const ATTACH: u8 = b'Q';
 /// What HTTP/2 begins with.
@@ -46,6 +52,8 @@ pub(super) struct Accepting {
     pub(super) tasks: Tasks,
     pub(super) drain: drain::Watch,
     pub(super) connections: Sender,
+    /// With it every connection begins with a handshake.
+    pub(super) tls: Option<Acceptor>,
 }
 
 impl Accepting {
@@ -72,14 +80,44 @@ impl Accepting {
             };
             let (attachments, connections, drain) =
                 (self.attachments.clone(), self.connections.clone(), self.drain.clone());
+            let tls = self.tls.clone();
             self.tasks.spawn("connection", async move {
-                let connection = Connection { stream, peer, taken: &[], _permit: permit };
+                let welcome = async {
+                    let Some((stream, identity)) = secure(tls, stream, peer).await else { return };
+                    let connection = Connection { stream, peer, identity, taken: &[], _permit: permit };
+                    sort(connection, attachments, connections).await;
+                };
                 tokio::select! {
                     biased;
                     () = drain.signaled() => {}
-                    () = sort(connection, attachments, connections) => {}
+                    () = Box::pin(welcome) => {}
                 }
             });
+        }
+    }
+}
+
+/// The stream after the handshake, if there is one to be made, and who is behind it.
+async fn secure(
+    tls: Option<Acceptor>,
+    stream: Box<dyn Socket>,
+    peer: SocketAddr,
+) -> Option<(Box<dyn Socket>, Option<PeerIdentity>)> {
+    let Some(tls) = tls else { return Some((stream, None)) };
+    match tls.accept(stream).await {
+        Ok(accepted) => {
+            let identity = accepted.identity.as_ref().map(tracing::field::display);
+            debug!(%peer, identity, "a connection is encrypted");
+            Some((accepted.stream, accepted.identity))
+        }
+        Err(error) => {
+            // Whoever tries ports is no news; whoever has the wrong URL or certificate wants to find out here.
+            if error.is_noise() {
+                debug!(%peer, error = %chain(&error), "a connection was closed");
+            } else {
+                info!(%peer, error = %chain(&error), "a connection was closed");
+            }
+            None
         }
     }
 }
@@ -109,6 +147,7 @@ async fn sort(mut connection: Connection, attachments: Attachments, connections:
 pub(super) struct Connection {
     stream: Box<dyn Socket>,
     peer: SocketAddr,
+    identity: Option<PeerIdentity>,
     /// Taken from the stream already, and read again first.
     taken: &'static [u8],
     _permit: OwnedSemaphorePermit,
@@ -136,12 +175,33 @@ impl Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// What is known of a connection; an extension of every request that comes over it.
+#[derive(Debug, Clone)]
+pub struct ConnectInfo {
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// Whose it is, by a client certificate that was verified. Without one whoever calls has to authenticate in
+    /// another way.
+    pub identity: Option<PeerIdentity>,
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) }
+impl Connected for Connection {
+    type ConnectInfo = ConnectInfo;
+
+    fn connect_info(&self) -> ConnectInfo {
+        ConnectInfo { peer: self.peer, identity: self.identity.clone() }
     }
+}
+
+/// Says where a request comes from, in the way tonic does for its own listeners, and whose connection it came over.
+pub(super) fn tell_peer<B>(mut request: http::Request<B>) -> http::Request<B> {
+    if let Some(ConnectInfo { peer, identity }) = request.extensions().get().cloned() {
+        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(peer) });
+        if let Some(identity) = identity {
+            request.extensions_mut().insert(CertificateNames(Arc::new([identity.as_str().to_owned()])));
+        }
+    }
+    request
 }
 
 impl AsyncRead for Connection {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests panic where they fail; clippy exempts only functions marked as tests")]
 
 mod access;
+mod encrypted;
 mod errors;
 mod gateway;
 mod hook;

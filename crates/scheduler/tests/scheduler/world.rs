@@ -35,13 +35,23 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        let mut world = Self::lazily_with(config).await;
+        let endpoint = Endpoint::from_shared(format!("http://{}", world.address)).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        world.scheduler = SchedulerClient::new(channel.clone());
+        world.gateway = AgentGatewayClient::new(channel);
+        world
+    }
+
+    /// The same, with clients that have not connected yet, for a scheduler that plain ones cannot talk to.
+    pub(crate) async fn lazily_with(config: Config) -> Self {
         let bound = Scheduler::bind(config).await.unwrap();
         let (address, admin) = (bound.local_addr(), bound.admin_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             bound.run(async move { drop(stopped.await) }).await.unwrap();
         });
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         let (scheduler, gateway) = (SchedulerClient::new(channel.clone()), AgentGatewayClient::new(channel));
         Self { scheduler, gateway, address, admin, stop, task }
     }

@@ -35,8 +35,7 @@ pub(super) async fn scheduler(world: Arc<World>) -> turmoil::Result {
         admin_listen: None,
         store: StoreChoice::Given(world.storage.clone()),
         default_policy: Policy::built_in(),
-        attach_endpoint: String::new(),
-        access: quiesce_scheduler::access::Config::open(),
+        ..Config::ephemeral()
     };
     let bound = Scheduler::bind_on(world.machine("scheduler", boot), config).await?;
     let told = Arc::clone(&world.drain);
@@ -63,7 +62,7 @@ pub(super) async fn agent(world: Arc<World>, role: Role, instance: Arc<Instance>
         let parts = Parts {
             options,
             records: Records::on(instance.clone()),
-            reach: Reach::Sockets { scheduler: format!("http://{SCHEDULER}"), listen },
+            reach: Reach::Sockets { scheduler: format!("http://{SCHEDULER}"), tls: None, listen },
             credential: quiesce_agent::credential::Credential::none(),
             agent_id: format!("agent of {}", instance.host),
             stop_order: 0,

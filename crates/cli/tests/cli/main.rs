@@ -1,5 +1,6 @@
 //! The binary against a scripted scheduler: what it prints, what it asks for, and how it exits.
 
+mod encrypted;
 mod fake;
 mod follow;
 mod input;

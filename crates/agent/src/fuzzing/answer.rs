@@ -39,7 +39,9 @@ pub fn answer(bytes: &[u8]) -> bool {
             assert!(end.is_none(), "a whole line is judged");
             return false;
         }
-        Err(other @ (AttachError::Connect { .. } | AttachError::Silent)) => panic!("nobody had to wait: {other}"),
+        Err(other @ (AttachError::Connect { .. } | AttachError::Secure { .. } | AttachError::Silent)) => {
+            panic!("nobody had to wait: {other}")
+        }
     }
     true
 }

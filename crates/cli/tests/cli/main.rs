@@ -1,6 +1,7 @@
 //! The binary against a scripted scheduler: what it prints, what it asks for, and how it exits.
 
 mod access;
+mod encrypted;
 mod fake;
 mod follow;
 mod input;

@@ -10,7 +10,7 @@ use quiesce_protocol::v1::{
 use tokio::process::Command;
 
 /// Far more than any command takes; a test that hangs fails instead.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a run left behind.
 pub(crate) struct Ran {

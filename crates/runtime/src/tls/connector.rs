@@ -318,7 +318,7 @@ impl Explain {
         let host = self.host.clone();
         let error = match error.downcast::<rustls::Error>() {
             Ok(error) => error,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return ConnectError::NotTls { host },
+            Err(error) if is_hung_up(error.kind()) => return ConnectError::NotTls { host },
             Err(source) => return ConnectError::Broken { host, source },
         };
         match error {
@@ -370,6 +370,17 @@ impl Explain {
             _ => None,
         }
     }
+}
+
+/// What is left of a connection to somebody who takes the first words of TLS for nonsense.
+fn is_hung_up(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
 }
 
 /// A connection that puts into words why it was refused: in TLS 1.3 a client hears that after its handshake.

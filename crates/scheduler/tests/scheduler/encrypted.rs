@@ -1,5 +1,6 @@
 //! TLS on the scheduler's port: who gets in, and what changes of certificates do to those who are in.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,12 +9,14 @@ use quiesce_protocol::v1;
 use quiesce_runtime::clock::Kernel;
 use quiesce_runtime::machine::{Machine, Socket};
 use quiesce_runtime::tls::{ConnectError, Connector, ConnectorFiles, ConnectorSettings, KeyPair, NamedFile};
+use quiesce_scheduler::access::{self, Mode, Named, NamedRole};
 use quiesce_scheduler::{Config, Tls};
 use quiesce_testkit::certificates::{Authority, Pair};
 use quiesce_testkit::eventually;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use v1::scheduler_client::SchedulerClient;
 
@@ -90,6 +93,36 @@ async fn callers_with_and_without_certificate_are_served() {
     let stranger = Authority::new().issue(&["mallory"]).write(ground.directory.path(), "mallory");
     let mut socket = dial(&ground.connector(Some(stranger)), &world, b"h2").await.unwrap();
     assert!(socket.read_u8().await.unwrap_err().to_string().contains("refuses the certificate of --cert"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_a_credential_for_whom_the_configuration_names() {
+    let ground = Ground::new();
+    let principal = |name: &str, role| Named { name: name.to_owned(), role, applications: BTreeSet::new() };
+    let principals = vec![
+        principal("spiffe://quiesce/operators/ann", NamedRole::Admin),
+        principal("spiffe://quiesce/operators/*", NamedRole::Viewer),
+    ];
+    let access = access::Config { mode: Mode::Enforced, principals, ..access::Config::open() };
+    let world = World::lazily_with(Config { access, ..ground.config() }).await;
+    let looks_and_makes = async |name: Option<&str>| {
+        let own = name.map(|name| ground.authority.issue(&[name]).write(ground.directory.path(), "person"));
+        let mut client = client(&ground.connector(own), &world).await;
+        let looked = client.list_applications(v1::ListApplicationsRequest::default()).await;
+        let cluster = v1::Cluster { name: "clusters/north".to_owned(), ..Default::default() };
+        let made =
+            client.create_cluster(v1::CreateClusterRequest { cluster: Some(cluster), ..Default::default() }).await;
+        [
+            looked.map_or_else(|status| status.code(), |_| Code::Ok),
+            made.map_or_else(|status| status.code(), |_| Code::Ok),
+        ]
+    };
+    let stranger = [Code::Unauthenticated; 2];
+    assert_eq!(looks_and_makes(None).await, stranger);
+    assert_eq!(looks_and_makes(Some("spiffe://elsewhere/operators/ann")).await, stranger);
+    assert_eq!(looks_and_makes(Some("spiffe://quiesce/operators/bob")).await, [Code::Ok, Code::PermissionDenied]);
+    assert_eq!(looks_and_makes(Some("spiffe://quiesce/operators/ann")).await, [Code::Ok; 2]);
     world.stop().await;
 }
 

@@ -3,6 +3,7 @@
 //! Owns names, defaults and help texts. It reads no environment and talks to nobody; what a command does stands in
 //! [`crate::commands`].
 
+mod pki;
 mod store;
 mod token;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quiesce_runtime::duration;
 
+pub(crate) use pki::{PkiArgs, PkiCommand, PkiInitArgs, PkiIssueArgs, PkiShowArgs};
 pub(crate) use store::{BackupArgs, CheckArgs, RestoreArgs, StoreArgs, StoreCommand};
 pub(crate) use token::{TokenArgs, TokenCommand, TokenCreateArgs, TokenRevokeArgs, TokenRole};
 
@@ -108,6 +110,8 @@ pub(crate) enum Command {
     Scheduler(quiesce_scheduler::args::SchedulerArgs),
     /// Check the state a scheduler keeps, back it up, restore it
     Store(StoreArgs),
+    /// Make certificates for TLS, where nobody else does
+    Pki(PkiArgs),
     /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
     Agent(quiesce_agent::args::AgentArgs),
     /// See it all on this machine, in half a minute: migrations under load, a rollback, a crash, a deletion

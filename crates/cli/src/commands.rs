@@ -9,11 +9,13 @@ mod describe;
 mod forget;
 mod get;
 mod operation;
+mod pki;
 mod policy;
 mod progress;
 mod readmit;
 mod request;
 mod store;
+mod tell;
 mod token;
 mod watch;
 
@@ -82,6 +84,7 @@ pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
     let Cli { common, command } = cli;
     match command {
         Command::Client(command) => ended(block_on(client(command, common, surroundings))),
+        Command::Pki(args) => ended(pki::run(args.command, common, &surroundings)),
         Command::Store(args) => ended(store::run(args.command, common, &surroundings)),
         Command::Scheduler(args) => serve("scheduler", &common, || quiesce_scheduler::args::run(args)),
         Command::Agent(args) => serve("agent", &common, || quiesce_agent::run(args)),

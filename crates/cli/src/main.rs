@@ -11,6 +11,7 @@ mod follow;
 mod live;
 mod name;
 mod output;
+mod pki;
 mod terminal;
 
 use std::env;

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// who writes months has mistaken the unit.
 pub const MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// Longest life of a credential that can be written. What a kind of credential may have is checked where it is made.
+pub const LIFETIME_MAX: Duration = Duration::from_hours(20 * 366 * 24);
+
 /// Text that is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
@@ -18,6 +21,9 @@ pub enum ParseError {
     /// Above [`MAX`].
     #[error("longer than 7 days")]
     TooLong,
+    /// Above [`LIFETIME_MAX`].
+    #[error("longer than 20 years")]
+    TooLongALife,
 }
 
 /// Reads numbers with units, `90s` or `1m 30s`. A number may have decimals, a unit may be written out (`2hours`).
@@ -25,9 +31,21 @@ pub enum ParseError {
 /// # Errors
 /// What is wrong with the text, and how it could be written.
 pub fn parse(text: &str) -> Result<Duration, ParseError> {
+    parse_up_to(MAX, ParseError::TooLong, text)
+}
+
+/// The same for how long a credential is good: `90d`, `1year`.
+///
+/// # Errors
+/// As for [`parse`].
+pub fn parse_lifetime(text: &str) -> Result<Duration, ParseError> {
+    parse_up_to(LIFETIME_MAX, ParseError::TooLongALife, text)
+}
+
+fn parse_up_to(max: Duration, too_long: ParseError, text: &str) -> Result<Duration, ParseError> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration <= MAX => Ok(duration),
-        Ok(_) | Err(humantime::DurationError::NumberOverflow) => Err(ParseError::TooLong),
+        Ok(duration) if duration <= max => Ok(duration),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => Err(too_long),
         Err(error) => Err(ParseError::Form(error.to_string())),
     }
 }
@@ -41,6 +59,13 @@ pub fn format(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_live_longer_than_anything_waits() {
+        assert_eq!(parse("366d"), Err(ParseError::TooLong));
+        assert_eq!(parse_lifetime("366d"), Ok(Duration::from_hours(366 * 24)));
+        assert_eq!(parse_lifetime("21years"), Err(ParseError::TooLongALife));
+    }
 
     #[test]
     fn the_usual_units_are_understood() {

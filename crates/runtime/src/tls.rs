@@ -8,6 +8,7 @@
 //! resumed: connections last for hours, and a resumed one would pass by certificates that were replaced since.
 
 mod acceptor;
+mod certificate;
 mod connector;
 mod files;
 mod fresh;
@@ -22,6 +23,7 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor, AcceptorFiles, ClientCertificates};
+pub use certificate::Certificate;
 pub use connector::{ConnectError, Connector, ConnectorFiles, ConnectorSettings, answers_in_tls};
 pub use files::{KeyPair, LoadError, NamedFile};
 pub use fresh::{Expiry, RELOAD_EVERY};

@@ -161,7 +161,8 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
         let what = if key == "listen" { "could stop applications" } else { "could see the metrics" };
         problems.push(format!(
             "{key} = {address} is not a loopback address, and without TLS everybody who reaches it {what}. Give a \
-             certificate with --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure if the network is trusted"
+             certificate with --tls-cert and --tls-key (none? begin with `quiesce pki init DIR`), listen on 127.0.0.1, \
+             or say --insecure if the network is trusted"
         ));
     }
     let store = store(&effective, &mut problems);

@@ -48,8 +48,8 @@ pub(crate) struct TokenCreateArgs {
     /// Only for this application: db or applications/db; may be repeated. Needed for agents
     #[arg(long = "application", value_name = "APP", required_if_eq("role", "agent"))]
     pub(crate) applications: Vec<String>,
-    /// How long it is good, at most 366 days such as 8784h [default: 90 days; for agents 24 hours]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    /// How long it is good, at most 366d [default: 90d; for agents 24h]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_lifetime)]
     pub(crate) lifetime: Option<Duration>,
     /// For agents: how many instances may join with it [default: 1]
     #[arg(long, value_name = "N")]

@@ -8,21 +8,15 @@ use std::time::{Duration, UNIX_EPOCH};
 use quiesce_runtime::telemetry::chain;
 use quiesce_scheduler::config::default_data_dir;
 use quiesce_scheduler::upkeep::{self, BackupError, Checked, Counts, Finding, Restored, Saved, UpkeepError};
-use serde::Serialize;
 use serde_json::json;
 
-use super::{Common, Ending, Session, Surroundings};
-use crate::args::{BackupArgs, CheckArgs, Format, RestoreArgs, StoreCommand};
+use super::{Common, Ending, Session, Surroundings, tell};
+use crate::args::{BackupArgs, CheckArgs, RestoreArgs, StoreCommand};
 use crate::error::Error;
-use crate::output::json;
-use crate::output::text::{self, Line, Style};
+use crate::output::text::{Line, Style};
 
 /// Who is named where a restore closes what was open.
 const BY: &str = "quiesce store restore";
-/// Where values begin.
-const INDENT: usize = 2;
-/// How wide text is where no terminal says.
-const WIDTH: usize = 80;
 
 pub(super) fn run(command: StoreCommand, outer: Common, surroundings: &Surroundings) -> Result<Ending, Error> {
     let session = |common: Common| Session::new(common.over(outer.clone()), surroundings);
@@ -41,10 +35,10 @@ fn check(session: &Session, args: CheckArgs) -> Result<Ending, Error> {
             (directory.clone(), upkeep::check(&directory).map_err(|error| explain("check", &error))?)
         }
     };
-    print(session, &checked_json(&at, &checked), || {
+    tell::document(session, &checked_json(&at, &checked), || {
         if checked.is_sound() {
             let mut lines = vec![Line::new(format!("{} is sound", at.display()), Style::Bold)];
-            lines.extend(told(session, &[said(checked.counts)]));
+            lines.extend(tell::facts(session, &[said(checked.counts)]));
             lines
         } else {
             Vec::new()
@@ -68,12 +62,12 @@ fn backup(session: &Session, args: BackupArgs) -> Result<Ending, Error> {
         "online": online,
         "findings": findings_json(&checked),
     });
-    print(session, &document, || {
+    tell::document(session, &document, || {
         let mut lines = vec![Line::new(format!("{} is written and read back", args.file.display()), Style::Bold)];
         let from = if online { ", from the scheduler that runs" } else { "" };
         let holds = format!("{}; {bytes} bytes{from}", said(checked.counts));
         let secret = "the scheduler's secret key is in it: keep it as safe as the data directory";
-        lines.extend(told(session, &[holds, secret.to_owned()]));
+        lines.extend(tell::facts(session, &[holds, secret.to_owned()]));
         lines
     })?;
     if checked.is_sound() {
@@ -97,7 +91,7 @@ fn restore(session: &Session, args: RestoreArgs) -> Result<Ending, Error> {
         "closedOperations": closed.iter().map(|name| format!("operations/{name}")).collect::<Vec<_>>(),
         "keptStore": kept,
     });
-    print(session, &document, || {
+    tell::document(session, &document, || {
         let mut lines = vec![Line::new(format!("{} is restored", directory.display()), Style::Bold)];
         let mut facts = vec![format!("from {}, taken {taken}; what happened since is lost", args.file.display())];
         facts.extend(kept.as_ref().map(|kept| format!("the store that was there is kept as {}", kept.display())));
@@ -112,7 +106,7 @@ fn restore(session: &Session, args: RestoreArgs) -> Result<Ending, Error> {
                     .to_owned(),
             );
         }
-        lines.extend(told(session, &facts));
+        lines.extend(tell::facts(session, &facts));
         lines
     })?;
     Ok(Ending::Done)
@@ -123,21 +117,6 @@ fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, Error> {
         problem: "neither XDG_STATE_HOME nor HOME says where the scheduler keeps its state".to_owned(),
         advice: vec!["name it: --data-dir DIR".to_owned()],
     })
-}
-
-/// Lines for people, or the document.
-fn print(session: &Session, document: &impl Serialize, lines: impl FnOnce() -> Vec<Line>) -> Result<(), Error> {
-    match session.format {
-        Format::Table => session.print(&lines()),
-        Format::Json | Format::Yaml => Ok(json::write(&mut std::io::stdout().lock(), session.format, document)?),
-    }
-}
-
-/// Indented and wrapped.
-fn told(session: &Session, facts: &[String]) -> Vec<Line> {
-    let room = session.width().unwrap_or(WIDTH).saturating_sub(INDENT);
-    let wrapped = facts.iter().flat_map(|fact| text::wrap(fact, room));
-    wrapped.map(|line| Line::new(format!("{:INDENT$}{line}", ""), Style::Plain)).collect()
 }
 
 /// What there is, in words.

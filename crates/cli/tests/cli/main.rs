@@ -5,5 +5,6 @@ mod encrypted;
 mod fake;
 mod follow;
 mod input;
+mod pki;
 mod resources;
 mod run;

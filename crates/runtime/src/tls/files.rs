@@ -218,6 +218,11 @@ fn read(file: &NamedFile, guard: Guard) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
+/// The certificates in a file, one at least.
+pub(super) fn certificates_of(file: &NamedFile) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    certificates(&read(file, Guard::None)?, file)
+}
+
 /// At least one.
 fn certificates(bytes: &[u8], file: &NamedFile) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();

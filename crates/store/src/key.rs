@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn bytes_that_no_space_made_are_no_key() {
-        for bytes in [&b""[..], b"\x01", b"\x00\x01a", b"\x09\x01a", b"\x01\x02a", b"\x01\x00short", b"\x01\x01\xff"] {
+        for bytes in [&b""[..], b"\x01", b"\x00\x01a", b"\x0a\x01a", b"\x01\x02a", b"\x01\x00short", b"\x01\x01\xff"] {
             assert_eq!(Key::from_bytes(Bytes::from_static(bytes)), None, "{bytes:?}");
         }
     }

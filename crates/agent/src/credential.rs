@@ -1,4 +1,4 @@
-//! What an agent proves itself with: a join token at first, then the instance token it is given.
+//! What an agent proves itself with: a join token or its certificate at first, then the instance token it is given.
 //!
 //! Owns which of the two is sent, and where the instance token is kept over restarts. No type here shows a token.
 
@@ -76,6 +76,8 @@ impl Credential {
                 (Err(_), Some(held)) => Some(held),
                 (Err(error), None) => return Err(chain(&error).to_string()),
             },
+            // The certificate of the connection, if there is one, may do.
+            None if joins => None,
             Some(_) | None => held,
         };
         let Some(token) = token else { return Ok(None) };
@@ -85,11 +87,9 @@ impl Credential {
         Ok(Some(value))
     }
 
-    /// The scheduler did not take what was sent. Next time it is the other one, if there are two.
+    /// The scheduler did not take what was sent. Next time it is the other one.
     pub(crate) fn was_rejected(&self) {
-        if self.0.join.is_some() {
-            self.0.rejected.fetch_xor(true, Ordering::Relaxed);
-        }
+        self.0.rejected.fetch_xor(true, Ordering::Relaxed);
     }
 
     /// Keeps what the scheduler has given.
@@ -146,6 +146,18 @@ mod tests {
         credential.keep("own").await;
         credential.was_rejected();
         assert_eq!(sent(&credential, true).as_deref(), Some("Bearer join"));
+        credential.was_rejected();
+        assert_eq!(sent(&credential, true).as_deref(), Some("Bearer own"));
+    }
+
+    #[tokio::test]
+    async fn without_a_join_token_what_is_rejected_makes_room_for_the_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let credential = Credential::open(None, Host::linux().files, directory.path());
+        credential.keep("own").await;
+        credential.was_rejected();
+        assert_eq!(sent(&credential, true), None);
+        assert_eq!(sent(&credential, false).as_deref(), Some("Bearer own"));
         credential.was_rejected();
         assert_eq!(sent(&credential, true).as_deref(), Some("Bearer own"));
     }

@@ -131,7 +131,8 @@ struct Line<'a> {
 /// The audit log. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Audit {
-    log: Option<Arc<Mutex<Log>>>,
+    /// Whoever has it writes; the others wait for their turn and not on a thread, or a disk that hangs would take them all.
+    log: Option<Arc<tokio::sync::Mutex<Log>>>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -153,7 +154,7 @@ impl Audit {
                 Some(Log::File(LogFile::open(path, FILE_BYTES_MAX).map_err(failed)?))
             }
         };
-        Ok(Self { log: log.map(|log| Arc::new(Mutex::new(log))), waiting: Arc::default() })
+        Ok(Self { log: log.map(|log| Arc::new(tokio::sync::Mutex::new(log))), waiting: Arc::default() })
     }
 
     /// Writes what happened. Returns when it is written, or waits to be.
@@ -183,28 +184,15 @@ impl Audit {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).lines.len()
     }
 
-    /// Writes what waits, in its order; says whether nothing is left. Off the threads of the runtime: a reader of the
-    /// standard output may be slow, and a disk as well.
+    /// Writes what waits; says whether nothing is left. Off the threads of the runtime: a reader of the standard output may
+    /// be slow, and a disk as well.
     async fn write(&self) -> bool {
         let Some(log) = self.log.clone() else { return true };
         let waiting = Arc::clone(&self.waiting);
-        let writing = tokio::task::spawn_blocking(move || {
-            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            loop {
-                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).lines.front().cloned();
-                let Some(line) = next else { return true };
-                if let Err(error) = log.append(&line) {
-                    error!(error = %chain(&error), "the audit log cannot be written; changes are refused until it can");
-                    return false;
-                }
-                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.lines.pop_front();
-                if waiting.lines.is_empty() && waiting.lost > 0 {
-                    error!(lost = waiting.lost, "the audit log can be written again; some lines are lost");
-                    waiting.lost = 0;
-                }
-            }
-        });
+        let writing = async move {
+            let mut log = log.lock_owned().await;
+            tokio::task::spawn_blocking(move || log.write_all(&waiting)).await
+        };
         matches!(tokio::time::timeout(WRITE_LIMIT, writing).await, Ok(Ok(true)))
     }
 }
@@ -242,6 +230,24 @@ enum Log {
 }
 
 impl Log {
+    /// Writes what waits, in its order; says whether nothing is left.
+    fn write_all(&mut self, waiting: &Mutex<Waiting>) -> bool {
+        loop {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).lines.front().cloned();
+            let Some(line) = next else { return true };
+            if let Err(error) = self.append(&line) {
+                error!(error = %chain(&error), "the audit log cannot be written; changes are refused until it can");
+                return false;
+            }
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.lines.pop_front();
+            if waiting.lines.is_empty() && waiting.lost > 0 {
+                error!(lost = waiting.lost, "the audit log can be written again; some lines are lost");
+                waiting.lost = 0;
+            }
+        }
+    }
+
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
             Self::Stdout => {

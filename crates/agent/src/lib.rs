@@ -79,7 +79,6 @@ pub mod application;
 pub mod args;
 pub mod attach;
 pub mod credential;
-mod durable;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

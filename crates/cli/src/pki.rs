@@ -3,14 +3,14 @@
 //! Owns what stands in the certificates, and the files. Keys are P-256, which every TLS library takes. It is no service:
 //! nothing is revoked, certificates are short-lived instead.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use quiesce_agent::identity::Identity;
 use quiesce_runtime::clock::wall_now;
+use quiesce_runtime::{durable, secret_file};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
@@ -30,12 +30,14 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 pub(crate) enum PkiError {
     #[error("there is a CA in {} already, and it stays", .0.display())]
     Exists(PathBuf),
+    #[error("of the CA in {} there is only one of ca.pem and ca.key", .0.display())]
+    Half(PathBuf),
     #[error("there is no CA in {}", .0.display())]
     NoAuthority(PathBuf),
     #[error("cannot use the CA in {}", directory.display())]
     Authority { directory: PathBuf, source: rcgen::Error },
-    #[error("others have access to {file} (mode {mode:04o}): chmod 600 {file}", file = file.display())]
-    KeyIsOpen { file: PathBuf, mode: u32 },
+    #[error(transparent)]
+    Key(#[from] secret_file::ReadError),
     #[error("{name:?} is no name for a certificate: {why}")]
     Name { name: String, why: String },
     #[error("the certificate cannot be made")]
@@ -58,6 +60,13 @@ impl Files {
         Self { certificate: directory.join(format!("{stem}.pem")), key: directory.join(format!("{stem}.key")) }
     }
 
+    fn are_there(&self, directory: &Path) -> Result<bool, PkiError> {
+        match (self.certificate.exists(), self.key.exists()) {
+            (both, other) if both == other => Ok(both),
+            (_, _) => Err(PkiError::Half(directory.to_owned())),
+        }
+    }
+
     /// Of the CA in `directory`.
     pub(crate) fn of_authority(directory: &Path) -> Self {
         Self::called(directory, "ca")
@@ -70,7 +79,7 @@ pub(crate) fn init(directory: &Path, name: &str, lifetime: Duration) -> Result<F
         return Err(wrong_name(name, format!("1 to {NAME_MAX} bytes")));
     }
     let files = Files::of_authority(directory);
-    if files.certificate.exists() || files.key.exists() {
+    if files.are_there(directory)? {
         return Err(PkiError::Exists(directory.to_owned()));
     }
     let mut params = params(name, lifetime);
@@ -84,8 +93,8 @@ pub(crate) fn init(directory: &Path, name: &str, lifetime: Duration) -> Result<F
     };
     fs::create_dir_all(directory).map_err(unwritten(directory))?;
     // The key first: a certificate without it would look like a CA.
-    create(&files.key, &key.serialize_pem()).map_err(unwritten(&files.key))?;
-    create(&files.certificate, &certificate.pem()).map_err(unwritten(&files.certificate))?;
+    durable::create(&files.key, key.serialize_pem().as_bytes()).map_err(unwritten(&files.key))?;
+    durable::create(&files.certificate, certificate.pem().as_bytes()).map_err(unwritten(&files.certificate))?;
     Ok(files)
 }
 
@@ -111,7 +120,7 @@ pub(crate) fn issue(directory: &Path, names: &[String], lifetime: Duration) -> R
     let files = Files::called(directory, &stem);
     // Whoever reads between the two sees that they do not go together, and keeps what it has.
     for (path, content) in [(&files.key, key.serialize_pem()), (&files.certificate, certificate.pem())] {
-        replace(path, &content).map_err(|source| PkiError::Write { path: path.clone(), source })?;
+        durable::replace(path, content.as_bytes()).map_err(|source| PkiError::Write { path: path.clone(), source })?;
     }
     Ok(files)
 }
@@ -164,41 +173,21 @@ fn params(name: &str, lifetime: Duration) -> CertificateParams {
 
 fn authority(directory: &Path) -> Result<Issuer<'static, KeyPair>, PkiError> {
     let files = Files::of_authority(directory);
-    if !files.key.exists() || !files.certificate.exists() {
+    if !files.are_there(directory)? {
         return Err(PkiError::NoAuthority(directory.to_owned()));
     }
-    let key = read(&files.key, true)?;
-    let certificate = read(&files.certificate, false)?;
+    let key = text(&files.key, secret_file::open(&files.key)?.0)?;
+    let opened = fs::File::open(&files.certificate);
+    let opened = opened.map_err(|source| PkiError::Read { path: files.certificate.clone(), source })?;
+    let certificate = text(&files.certificate, opened)?;
     let unusable = |source| PkiError::Authority { directory: directory.to_owned(), source };
     let key = KeyPair::from_pem(&key).map_err(unusable)?;
     Issuer::from_ca_cert_pem(&certificate, key).map_err(unusable)
 }
 
-fn read(path: &Path, secret: bool) -> Result<String, PkiError> {
-    use std::io::Read as _;
-    use std::os::unix::fs::MetadataExt as _;
-
-    let failed = |source| PkiError::Read { path: path.to_owned(), source };
-    let file = fs::File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
-    if secret && mode & 0o077 != 0 {
-        return Err(PkiError::KeyIsOpen { file: path.to_owned(), mode });
-    }
+fn text(path: &Path, file: fs::File) -> Result<String, PkiError> {
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    let read = file.take(FILE_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|source| PkiError::Read { path: path.to_owned(), source })?;
     Ok(text)
-}
-
-/// A new file for its owner alone.
-fn create(path: &Path, content: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()
-}
-
-/// The same, in place of what is there; whoever looks sees the one or the other.
-fn replace(path: &Path, content: &str) -> io::Result<()> {
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    create(&beside, content)?;
-    fs::rename(&beside, path)
 }

@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod drain;
+pub mod durable;
 pub mod duration;
 pub mod machine;
 pub mod secret_file;

@@ -3,10 +3,12 @@
 //! Owns what such a file may be: readable by its owner alone, small, not empty. What the secret is good for is the
 //! business of whoever reads it; it is never part of an error.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::durable;
 
 /// Larger than any token. What is larger is another file, given by mistake.
 const BYTES_MAX: u64 = 4096;
@@ -47,11 +49,11 @@ impl ReadError {
     }
 }
 
-/// The secret in the file at `path`, without the end of its line.
+/// The file at `path`, if nobody but its owner can read it.
 ///
 /// # Errors
-/// There is none, or others may know it.
-pub fn read(path: &Path) -> Result<String, ReadError> {
+/// There is none, or others may know what is in it.
+pub fn open(path: &Path) -> Result<(File, Metadata), ReadError> {
     let failed = |source| ReadError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     // Of the file that was opened, whatever the path means by now.
@@ -59,6 +61,16 @@ pub fn read(path: &Path) -> Result<String, ReadError> {
     if metadata.mode() & OTHERS != 0 {
         return Err(ReadError::TooOpen { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
+    Ok((file, metadata))
+}
+
+/// The secret in the file at `path`, without the end of its line.
+///
+/// # Errors
+/// There is none, or others may know it.
+pub fn read(path: &Path) -> Result<String, ReadError> {
+    let failed = |source| ReadError::Io { path: path.to_owned(), source };
+    let (file, metadata) = open(path)?;
     let mut text = String::new();
     let malformed = || ReadError::Malformed(path.to_owned());
     if !metadata.is_file() || metadata.len() > BYTES_MAX {
@@ -78,9 +90,7 @@ pub fn read(path: &Path) -> Result<String, ReadError> {
 /// # Errors
 /// The file exists already, or cannot be made.
 pub fn create(path: &Path, secret: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{secret}")?;
-    file.sync_all()
+    durable::create(path, format!("{secret}\n").as_bytes())
 }
 
 #[cfg(test)]

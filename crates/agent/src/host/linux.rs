@@ -1,7 +1,7 @@
 //! The host of production: the Linux this process runs on.
 //!
 //! Owns which call of the operating system answers which question, and that files are written beside the runtime, since
-//! that blocks. How each of these calls is made stands in [`crate::process`], [`crate::notify`] and `durable`.
+//! that blocks. How each of these calls is made stands in [`crate::process`], [`crate::notify`] and [`durable`].
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt as _};
+use quiesce_runtime::durable;
 use quiesce_runtime::signals::{self, InstallError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, test_kill_process};
@@ -20,7 +21,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use super::{Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals};
-use crate::durable;
 use crate::notify::{BindError, NotifySocket};
 use crate::process::helper::{self, CommandLine, Helper};
 use crate::process::signal::Signal;

@@ -132,6 +132,7 @@ fn explain(error: &PkiError) -> Error {
         PkiError::Exists(directory) => {
             vec![format!("certificates of it: quiesce pki issue {} NAME", directory.display())]
         }
+        PkiError::Half(_) => vec!["put the other one back, or begin anew in another directory".to_owned()],
         _ => Vec::new(),
     };
     Error::Input { problem: chain(error).to_string(), advice }

@@ -46,6 +46,13 @@ async fn a_ca_is_made_once_and_its_key_is_for_its_owner_alone() {
     let open = pki_of(&["issue", pki.to_str().unwrap(), "host"]).await;
     assert!(open.stderr.contains("chmod 600"), "{}", open.stderr);
     assert!(!pki.join("host.pem").exists());
+
+    fs::remove_file(pki.join("ca.pem")).unwrap();
+    for args in [["init", pki.to_str().unwrap()].to_vec(), ["issue", pki.to_str().unwrap(), "host"].to_vec()] {
+        let half = pki_of(&args).await;
+        assert!(half.stderr.contains("only one of ca.pem and ca.key"), "{}", half.stderr);
+    }
+    assert_eq!(fs::read(pki.join("ca.key")).unwrap(), before);
 }
 
 #[tokio::test]

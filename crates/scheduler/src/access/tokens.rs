@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use quiesce_operation::{ApplicationId, Moment};
 use quiesce_runtime::clock::Clock;
+use quiesce_runtime::durable;
 use quiesce_store::{Batch, CommitError, Expect, Scan, Space, Store};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -126,7 +126,7 @@ pub(crate) async fn first_admin(
     };
     let (record, token) = make(draft, &bytes, "the scheduler".to_owned(), now);
     // The file first: a token that is stored and that nobody could read would be the last one ever.
-    write_secret(path, token.reveal()).map_err(|source| FirstTokenError::Write { path: path.to_owned(), source })?;
+    write(path, token.reveal()).map_err(|source| FirstTokenError::Write { path: path.to_owned(), source })?;
     store.commit(creation(&record)).await.map_err(FirstTokenError::Commit)?;
     Ok(true)
 }
@@ -163,6 +163,13 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
+fn write(path: &Path, secret: &str) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    durable::replace(path, format!("{secret}\n").as_bytes())
+}
+
 /// The name of the token that `sent` claims to be.
 pub(super) fn id_of(sent: &str) -> Option<&str> {
     let rest = sent.strip_prefix("qbt1.").or_else(|| sent.strip_prefix("qjt1."))?;
@@ -173,20 +180,4 @@ pub(super) fn id_of(sent: &str) -> Option<&str> {
 /// Whether `sent` is that token, in a time that tells nothing.
 pub(super) fn matches(token: &TokenRecord, sent: &str) -> bool {
     token.digest.ct_eq(&digest(sent)).into()
-}
-
-/// Puts `secret` into a file that only its owner reads, all of it or nothing.
-fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let beside = path.with_extension("new");
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    writeln!(file, "{secret}")?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
 }

@@ -5,9 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::join_all;
 use redb::Database;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::committer::Committer;
@@ -23,6 +25,8 @@ const OPERATIONS_MAX: u64 = 120;
 const FAILURES: u64 = 8;
 const WRITERS: u64 = 5;
 const ROUNDS: u64 = 24;
+/// Far more than it takes to come back; a store that does not hangs otherwise.
+const READ_LIMIT: Duration = Duration::from_secs(60);
 
 fn open_on(disk: &Disk) -> Result<(Database, format::Facts), OpenError> {
     let failed = |error: redb::Error| OpenError::Engine { path: "disk".into(), source: EngineError::new(error) };
@@ -122,7 +126,7 @@ async fn commits_that_are_insisted_on_are_there_once_whatever_the_disk_does() {
             join_all(values.iter().map(|value| insist(&store, value))).await;
             wanted.extend(values);
         }
-        let log = read_back(&store, "0 0").await;
+        let log = timeout(READ_LIMIT, read_back(&store, "0 0")).await.expect("the store comes back");
         let log: Vec<_> = log.iter().map(|entry| String::from_utf8(entry.value.to_vec()).unwrap()).collect();
         assert_eq!(log.len(), wanted.len(), "each once: {log:?}");
         assert_eq!(log.iter().cloned().collect::<BTreeSet<_>>(), wanted);

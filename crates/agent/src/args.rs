@@ -20,7 +20,7 @@ use rustix::system::uname;
 use crate::gate::StartMode;
 use crate::identity::{Identity, sanitise_instance};
 use crate::life::{Listen, Reach};
-use crate::process::helper::CommandLine;
+use crate::process::helper_command::CommandLine;
 use crate::process::signal::Ladder;
 use crate::readiness::Probe;
 use crate::supervise::{Config, StopMethod};

@@ -20,7 +20,7 @@ use quiesce_runtime::machine::Machine;
 use quiesce_runtime::signals::{self, InstallError};
 
 use crate::notify::{BindError, NotifySocket};
-use crate::process::helper::CommandLine;
+use crate::process::helper_command::CommandLine;
 use crate::process::signal::Signal;
 use crate::process::{Entry, Exit, Identity, OpenError, Reactions};
 

@@ -7,7 +7,7 @@ use std::{fmt, future, str::FromStr, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use crate::{application::Ready, host::Host, process::helper::CommandLine};
+use crate::{application::Ready, host::Host, process::helper_command::CommandLine};
 
 /// Alive for so long counts as ready when nothing better is known. Programs that fail at once (wrong flag, port in use,
 /// no data directory) have failed by then.

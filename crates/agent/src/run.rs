@@ -19,7 +19,7 @@ use crate::hook::{Drain, HookOptions, Records};
 use crate::host::{Commands, Host};
 use crate::journal::{self, Journal};
 use crate::life::{self, FAILURE, Parts, Reach};
-use crate::process::helper::CommandLine;
+use crate::process::helper_command::CommandLine;
 use crate::supervise::{self, Supervisor};
 
 /// Wrong flags.

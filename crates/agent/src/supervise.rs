@@ -42,7 +42,7 @@ use crate::{
     hold,
     journal::{self, Journal},
     process::{
-        helper::CommandLine,
+        helper_command::CommandLine,
         signal::{self, Ladder},
     },
     readiness::Probe,

@@ -22,7 +22,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals};
 use crate::notify::{BindError, NotifySocket};
-use crate::process::helper::{self, CommandLine, Helper};
+use crate::process::helper_command::{self, CommandLine, Helper};
 use crate::process::signal::Signal;
 use crate::process::{Entry, Exit, Identity, OpenError, Process, Reactions, boot, children, table};
 
@@ -117,7 +117,7 @@ impl Child for Process {
 
 impl Commands for Linux {
     fn find(&self, name: &OsStr, path: &str) -> Result<PathBuf, String> {
-        helper::find_program(name, path)
+        helper_command::find_program(name, path)
     }
 
     fn run(

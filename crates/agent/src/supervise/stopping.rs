@@ -20,7 +20,7 @@ use crate::{
     application::{StopError, StopOrder},
     host::HelperEnd,
     journal::Told,
-    process::{helper::CommandLine, signal},
+    process::{helper_command::CommandLine, signal},
 };
 
 /// How long processes may outlive their leader before they are told themselves: a leader that passed the signal on has

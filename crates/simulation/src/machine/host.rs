@@ -17,7 +17,7 @@ use quiesce_agent::host::{
     Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals,
 };
 use quiesce_agent::notify::{BindError, NotifySocket};
-use quiesce_agent::process::helper::CommandLine;
+use quiesce_agent::process::helper_command::CommandLine;
 use quiesce_agent::process::signal::Signal;
 use quiesce_agent::process::{Entry, Exit, Identity, OpenError, Reactions};
 use quiesce_runtime::clock::Source;

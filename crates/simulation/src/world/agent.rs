@@ -14,7 +14,7 @@ use quiesce_agent::args::Settings;
 use quiesce_agent::gateway::Gateway;
 use quiesce_agent::identity::Identity;
 use quiesce_agent::life::{Reach, Serve};
-use quiesce_agent::process::helper::CommandLine;
+use quiesce_agent::process::helper_command::CommandLine;
 use quiesce_agent::supervise::Config;
 use quiesce_runtime::machine::{Listener, Machine as Surroundings, Network, Socket};
 use tokio::sync::watch;

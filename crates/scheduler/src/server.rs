@@ -5,6 +5,7 @@
 //! awaited, all within [`STOP_LIMIT`].
 
 mod accept;
+mod places;
 mod running;
 
 use std::io;
@@ -46,6 +47,11 @@ pub use running::{GrpcService, Running};
 
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
+/// Most bytes of headers of a call: a token, a trace, a deadline are far less.
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// After that long a connection takes no new calls; what is under way on it goes on. So a client comes back under the CAs,
+/// and to the scheduler, that are there by then.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How often an idle client is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How long streams and calls may take to end when the scheduler stops. Streams end at once; a call waits for a commit.
@@ -377,13 +383,22 @@ impl Bound {
         tasks.spawn("health", watch_health(health.clone(), condition, drain.clone()));
         let (connections, incoming) = accept::channel();
         let (drain_too, tasks_too) = (drain.clone(), tasks.clone());
-        let accepting =
-            accept::Accepting { attachments, tasks: tasks_too, drain: drain_too, connections, tls: callers_tls };
+        let accepting = accept::Accepting {
+            attachments,
+            tasks: tasks_too,
+            drain: drain_too,
+            connections,
+            tls: callers_tls,
+            access: Arc::clone(&access),
+            metrics: metrics.clone(),
+        };
         tasks.spawn("accept", accepting.run(listener));
         let router = Server::builder()
             .max_concurrent_streams(STREAMS_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .http2_max_header_list_size(HEADERS_BYTES_MAX)
+            .max_connection_age(CONNECTION_AGE_MAX)
             .layer(MapRequestLayer::new(accept::tell_peer))
             .layer(RpcLayer::new(metrics, access))
             .add_service(scheduler)

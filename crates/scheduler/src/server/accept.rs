@@ -6,24 +6,25 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{Listener, Socket};
 use quiesce_runtime::tasks::Tasks;
 use quiesce_runtime::telemetry::chain;
-use quiesce_runtime::tls::{Acceptor, PeerIdentity};
+use quiesce_runtime::tls::{Accepted, Acceptor, PeerIdentity};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, info, warn};
 
-use crate::attach::Attachments;
-use crate::identity::CertificateNames;
+use super::places::{NoPlace, Place, Places};
+use crate::access::Access;
+use crate::attach::{Attachments, Refusal};
+use crate::identity::Certificate;
+use crate::metrics::{Metrics, Turned};
 
-/// Most connections at the same time, agents included. Each may cost some tens of KiB.
-const CONNECTIONS_MAX: usize = 4096;
 /// How long a connection may take for its first byte, and for its preface: clients send it with the first packet. Behind
 /// it keep-alives find out who is gone.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,12 +55,14 @@ pub(super) struct Accepting {
     pub(super) connections: Sender,
     /// With it every connection begins with a handshake.
     pub(super) tls: Option<Acceptor>,
+    pub(super) access: Arc<Access>,
+    pub(super) metrics: Metrics,
 }
 
 impl Accepting {
     /// Until drained; the socket is closed then.
     pub(super) async fn run(self, listener: Box<dyn Listener>) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(self.metrics.connections());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -74,18 +77,30 @@ impl Accepting {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                warn!(%peer, limit = CONNECTIONS_MAX, "too many connections, one was closed");
-                continue;
+            let place = match places.take(peer.ip()) {
+                Ok(place) => place,
+                Err(problem) => {
+                    let whose = match problem {
+                        NoPlace::All => "at all",
+                        NoPlace::OfPeer => "of this peer",
+                    };
+                    warn!(%peer, "too many connections {whose}, one was closed");
+                    self.metrics.turned(Turned::Limit);
+                    continue;
+                }
             };
-            let (attachments, connections, drain) =
-                (self.attachments.clone(), self.connections.clone(), self.drain.clone());
-            let tls = self.tls.clone();
+            let welcome = Welcome {
+                attachments: self.attachments.clone(),
+                connections: self.connections.clone(),
+                tls: self.tls.clone(),
+                access: Arc::clone(&self.access),
+            };
+            let (drain, metrics) = (self.drain.clone(), self.metrics.clone());
             self.tasks.spawn("connection", async move {
                 let welcome = async {
-                    let Some((stream, identity)) = secure(tls, stream, peer).await else { return };
-                    let connection = Connection { stream, peer, identity, taken: &[], _permit: permit };
-                    sort(connection, attachments, connections).await;
+                    if let Err(turned) = welcome.receive(stream, peer, place).await {
+                        metrics.turned(turned);
+                    }
                 };
                 tokio::select! {
                     biased;
@@ -97,18 +112,78 @@ impl Accepting {
     }
 }
 
-/// The stream after the handshake, if there is one to be made, and who is behind it.
-async fn secure(
+/// What a connection that was just accepted goes through.
+struct Welcome {
+    attachments: Attachments,
+    connections: Sender,
     tls: Option<Acceptor>,
-    stream: Box<dyn Socket>,
-    peer: SocketAddr,
-) -> Option<(Box<dyn Socket>, Option<PeerIdentity>)> {
-    let Some(tls) = tls else { return Some((stream, None)) };
-    match tls.accept(stream).await {
+    access: Arc<Access>,
+}
+
+impl Welcome {
+    /// Brings a connection to whom it wants to speak to; what is wrong with it, if it is closed instead.
+    async fn receive(self, stream: Box<dyn Socket>, peer: SocketAddr, place: Place) -> Result<(), Turned> {
+        let mut connection = Connection { stream, peer, identity: None, until: None, taken: &[], _place: place };
+        if let Some(tls) = &self.tls {
+            connection = secure(tls, connection).await?;
+        }
+        match timeout(PREFACE_TIMEOUT, connection.take_first()).await {
+            // Whoever only looks whether the port is open is no trouble.
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(ATTACH))) => self.attach(connection).await,
+            Ok(Ok(Some(first))) => match timeout(PREFACE_TIMEOUT, connection.take_preface(first)).await {
+                Ok(Ok(true)) => {
+                    if self.connections.send(Ok(connection)).await.is_err() {
+                        debug!(%peer, "a connection came after the end");
+                    }
+                    Ok(())
+                }
+                Ok(Ok(false)) => {
+                    debug!(%peer, "a connection speaks neither HTTP/2 nor ours and is closed");
+                    Err(Turned::Preface)
+                }
+                Ok(Err(error)) => {
+                    debug!(%peer, %error, "a connection broke within its preface");
+                    Err(Turned::Preface)
+                }
+                Err(_) => {
+                    debug!(%peer, "a connection did not finish its preface and is closed");
+                    Err(Turned::Preface)
+                }
+            },
+            Ok(Err(error)) => {
+                debug!(%peer, %error, "a connection broke before its first byte");
+                Err(Turned::Preface)
+            }
+            Err(_) => {
+                debug!(%peer, "a connection was silent and is closed");
+                Err(Turned::Preface)
+            }
+        }
+    }
+
+    async fn attach(&self, connection: Connection) -> Result<(), Turned> {
+        let peer = connection.peer;
+        match Box::pin(self.attachments.attach(connection, peer)).await {
+            Ok(()) => Ok(()),
+            Err(Refusal::Token) => {
+                self.access.attach_refused(peer.ip()).await;
+                Err(Turned::Attach)
+            }
+            Err(Refusal::Slow | Refusal::Malformed | Refusal::Broken(_)) => Err(Turned::Preface),
+        }
+    }
+}
+
+/// The connection after the handshake, with who is behind it.
+async fn secure(tls: &Acceptor, connection: Connection) -> Result<Connection, Turned> {
+    let peer = connection.peer;
+    match tls.accept(connection.stream).await {
         Ok(accepted) => {
             let identity = accepted.identity.as_ref().map(tracing::field::display);
             debug!(%peer, identity, "a connection is encrypted");
-            Some((accepted.stream, accepted.identity))
+            let Accepted { stream, identity, until, .. } = accepted;
+            Ok(Connection { stream, identity, until, ..connection })
         }
         Err(error) => {
             // Whoever tries ports is no news; whoever has the wrong URL or certificate wants to find out here.
@@ -117,29 +192,8 @@ async fn secure(
             } else {
                 info!(%peer, error = %chain(&error), "a connection was closed");
             }
-            None
+            Err(Turned::Tls)
         }
-    }
-}
-
-/// Brings a connection to whom it wants to speak to.
-async fn sort(mut connection: Connection, attachments: Attachments, connections: Sender) {
-    let peer = connection.peer;
-    match timeout(PREFACE_TIMEOUT, connection.take_first()).await {
-        Ok(Ok(None)) => {}
-        Ok(Ok(Some(ATTACH))) => Box::pin(attachments.attach(connection, peer)).await,
-        Ok(Ok(Some(first))) => match timeout(PREFACE_TIMEOUT, connection.take_preface(first)).await {
-            Ok(Ok(true)) => {
-                if connections.send(Ok(connection)).await.is_err() {
-                    debug!(%peer, "a connection came after the end");
-                }
-            }
-            Ok(Ok(false)) => debug!(%peer, "a connection speaks neither HTTP/2 nor ours and is closed"),
-            Ok(Err(error)) => debug!(%peer, %error, "a connection broke within its preface"),
-            Err(_) => debug!(%peer, "a connection did not finish its preface and is closed"),
-        },
-        Ok(Err(error)) => debug!(%peer, %error, "a connection broke before its first byte"),
-        Err(_) => debug!(%peer, "a connection was silent and is closed"),
     }
 }
 
@@ -148,9 +202,10 @@ pub(super) struct Connection {
     stream: Box<dyn Socket>,
     peer: SocketAddr,
     identity: Option<PeerIdentity>,
+    until: Option<SystemTime>,
     /// Taken from the stream already, and read again first.
     taken: &'static [u8],
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connection {
@@ -183,22 +238,24 @@ pub struct ConnectInfo {
     /// Whose it is, by a client certificate that was verified. Without one whoever calls has to authenticate in
     /// another way.
     pub identity: Option<PeerIdentity>,
+    /// When that certificate expires.
+    pub until: Option<SystemTime>,
 }
 
 impl Connected for Connection {
     type ConnectInfo = ConnectInfo;
 
     fn connect_info(&self) -> ConnectInfo {
-        ConnectInfo { peer: self.peer, identity: self.identity.clone() }
+        ConnectInfo { peer: self.peer, identity: self.identity.clone(), until: self.until }
     }
 }
 
 /// Says where a request comes from, in the way tonic does for its own listeners, and whose connection it came over.
 pub(super) fn tell_peer<B>(mut request: http::Request<B>) -> http::Request<B> {
-    if let Some(ConnectInfo { peer, identity }) = request.extensions().get().cloned() {
+    if let Some(ConnectInfo { peer, identity, until }) = request.extensions().get().cloned() {
         request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(peer) });
         if let Some(identity) = identity {
-            request.extensions_mut().insert(CertificateNames(Arc::new([identity.as_str().to_owned()])));
+            request.extensions_mut().insert(Certificate { name: identity.as_str().into(), until });
         }
     }
     request

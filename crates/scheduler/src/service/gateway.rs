@@ -57,7 +57,7 @@ fn claim(service: &Service, caller: &Principal) -> Result<Claim, Problem> {
         Rights::Join { .. } => {
             let token = match &caller.means {
                 Means::Token(id) => Some(id.clone()),
-                Means::Nothing | Means::Certificate | Means::Instance => None,
+                Means::Nothing | Means::Certificate { .. } | Means::Instance => None,
             };
             Claim::Joins { token, credential: service.access.number()? }
         }

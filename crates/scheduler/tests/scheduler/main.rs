@@ -10,6 +10,7 @@ mod hook;
 mod input;
 mod lists;
 mod operations;
+mod replay;
 mod resources;
 mod restart;
 mod restoring;

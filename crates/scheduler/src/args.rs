@@ -61,6 +61,10 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
 
+    /// Pages that may call by gRPC-Web, as https://ops.example.net, separated by commas [default: none]
+    #[arg(long, value_name = "ORIGINS", env = "QUIESCE_SCHEDULER_WEB_ORIGINS")]
+    pub web_origins: Option<String>,
+
     /// Listen on other addresses than loopback although nothing is encrypted or authenticated
     #[arg(long, env = "QUIESCE_SCHEDULER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,

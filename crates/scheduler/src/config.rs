@@ -16,7 +16,7 @@ use quiesce_runtime::tls::{KeyPair, NamedFile};
 use crate::access::{self, Mode, Target};
 use crate::args::SchedulerArgs;
 use crate::secrets::Rotation;
-use crate::server::{Config, StoreChoice, Tls};
+use crate::server::{Config, Origin, StoreChoice, Tls};
 use crate::validate::{Violations, is_endpoint};
 use file::File;
 
@@ -93,6 +93,7 @@ pub fn load(args: &SchedulerArgs) -> Result<Settings, Problems> {
             key: args.tls_key.clone(),
             client_ca: args.tls_client_ca.clone(),
         },
+        web: file::Web { origins: args.web_origins.as_ref().map(|list| list.split(',').map(str::to_owned).collect()) },
         log: file::Log { filter: args.log.clone(), format: args.log_format.clone() },
         access: file::Access { mode: args.access.clone(), principals: Vec::new() },
         audit: file::Audit { to: args.audit.clone() },
@@ -117,6 +118,7 @@ fn defaults() -> File {
         attach_endpoint: Some(String::new()),
         insecure: Some(false),
         tls: file::Tls::default(),
+        web: file::Web { origins: Some(Vec::new()) },
         log: file::Log { filter: Some(DEFAULT_FILTER.to_owned()), format: Some(Format::Auto.to_string()) },
         // What the default is depends on the address.
         access: file::Access::default(),
@@ -179,15 +181,29 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
     if !attach_endpoint.is_empty() && (attach_endpoint.starts_with("unix:") || !is_endpoint(&attach_endpoint)) {
         problems.push(format!("attach_endpoint = {attach_endpoint:?} is not host:port"));
     }
+    let web_origins = web_origins(&effective.web, &mut problems);
     let access = access(&mut effective, listen, &mut problems);
     match (listen, store) {
         (Some(listen), Some(store)) if problems.is_empty() => {
             let tls = tls.unwrap_or(None);
-            let config = Config { listen, admin_listen, store, default_policy, attach_endpoint, tls, access };
+            let config =
+                Config { listen, admin_listen, store, default_policy, attach_endpoint, tls, web_origins, access };
             Ok(Settings { config, telemetry, insecure, effective })
         }
         _ => Err(Problems(problems)),
     }
+}
+
+/// The pages that may call.
+fn web_origins(web: &file::Web, problems: &mut Vec<String>) -> Vec<Origin> {
+    let mut origins = Vec::new();
+    for text in web.origins.iter().flatten().filter(|text| !text.is_empty()) {
+        match Origin::parse(text) {
+            Ok(origin) => origins.push(origin),
+            Err(error) => problems.push(format!("web.origins: {text:?} {error}")),
+        }
+    }
+    origins
 }
 
 /// The files, or that some are missing.

@@ -47,4 +47,6 @@ pub mod upkeep;
 mod validate;
 mod watch;
 
-pub use server::{BindError, Bound, Config, ConnectInfo, Opened, RunError, Running, Scheduler, StoreChoice, Tls};
+pub use server::{
+    BindError, Bound, Config, ConnectInfo, Opened, Origin, RunError, Running, Scheduler, StoreChoice, Tls,
+};

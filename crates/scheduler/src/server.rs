@@ -7,6 +7,7 @@
 mod accept;
 mod places;
 mod running;
+mod web;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +30,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::util::MapRequestLayer;
+use tonic_web::GrpcWebLayer;
+use tower::util::{MapRequestLayer, option_layer};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -44,6 +46,7 @@ use crate::store_watch;
 use crate::upkeep::Handout;
 pub use accept::ConnectInfo;
 pub use running::{GrpcService, Running};
+pub use web::Origin;
 
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
@@ -98,6 +101,8 @@ pub struct Config {
     pub attach_endpoint: String,
     /// Speak TLS; without, everything is in the clear.
     pub tls: Option<Tls>,
+    /// Pages that may call by gRPC-Web.
+    pub web_origins: Vec<Origin>,
     /// Who may do what.
     pub access: access::Config,
 }
@@ -123,6 +128,7 @@ impl Config {
             default_policy: Policy::built_in(),
             attach_endpoint: String::new(),
             tls: None,
+            web_origins: Vec::new(),
             access: access::Config::open(),
         }
     }
@@ -358,6 +364,7 @@ impl Bound {
         let Self { mut opened, listener, admin, tls, .. } = self;
         let store = Arc::clone(&opened.store);
         let handout = opened.handout.take();
+        let web_origins = std::mem::take(&mut opened.config.web_origins);
         let dial = Arc::new(opened.machine.clone());
         let running = opened.start(dial, &drain).await?;
         let (scheduler, gateway, access_server) = running.servers();
@@ -399,6 +406,10 @@ impl Bound {
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .max_connection_age(CONNECTION_AGE_MAX)
+            .accept_http1(true)
+            .layer(option_layer((!web_origins.is_empty()).then(|| web::cors(&web_origins))))
+            .layer(web::KnownOrigins::new(&web_origins))
+            .layer(GrpcWebLayer::new())
             .layer(MapRequestLayer::new(accept::tell_peer))
             .layer(RpcLayer::new(metrics, access))
             .add_service(scheduler)

@@ -150,6 +150,7 @@ fn scheduler() -> Vec<Row> {
         ),
         with("--etcd-endpoints", "http://127.0.0.1:1", "etcd_endpoints are for store = \"etcd\""),
         with("--attach-endpoint", "nowhere", "attach_endpoint = \"nowhere\" is not host:port"),
+        with("--web-origins", "https://a.net,https://b.net/", "web.origins: \"https://b.net/\" must be scheme"),
         with("--access", "maybe", "access.mode = \"maybe\" is not known"),
         row(
             "scheduler",

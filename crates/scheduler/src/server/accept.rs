@@ -1,5 +1,5 @@
-//! One port for both: HTTP/2 of callers, and agents that dial in, with or without TLS under it. The first byte tells
-//! them apart; whoever has not said in time and in full what it wants is sent away.
+//! One port for all: HTTP of callers (HTTP/2, and 1.1 for gRPC-Web), and agents that dial in, with or without TLS under it.
+//! The first byte tells them apart; whoever has not said in time and in full what it wants is sent away.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,9 +32,9 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 const WAITING_MAX: usize = 64;
 /// Pause after a failed accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What can be spoken on the port, for ALPN: gRPC, and dialling in. What is really spoken is seen by its first byte, so
-/// that a client that names nothing is served as well.
-pub(super) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"quiesce-attach/1"];
+/// What can be spoken on the port, for ALPN: gRPC, dialling in, gRPC-Web of those who know no HTTP/2. What is really spoken is
+/// seen by its first byte, so that a client that names nothing is served as well.
+pub(super) const PROTOCOLS: [&[u8]; 3] = [b"h2", b"quiesce-attach/1", b"http/1.1"];
 /// What a line of `QUIESCE/1 ATTACH` begins with.
 const ATTACH: u8 = b'Q';
 /// What HTTP/2 begins with.
@@ -123,7 +123,8 @@ struct Welcome {
 impl Welcome {
     /// Brings a connection to whom it wants to speak to; what is wrong with it, if it is closed instead.
     async fn receive(self, stream: Box<dyn Socket>, peer: SocketAddr, place: Place) -> Result<(), Turned> {
-        let mut connection = Connection { stream, peer, identity: None, until: None, taken: &[], _place: place };
+        let mut connection =
+            Connection { stream, peer, identity: None, until: None, taken: Taken::default(), _place: place };
         if let Some(tls) = &self.tls {
             connection = secure(tls, connection).await?;
         }
@@ -131,16 +132,16 @@ impl Welcome {
             // Whoever only looks whether the port is open is no trouble.
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(ATTACH))) => self.attach(connection).await,
-            Ok(Ok(Some(first))) => match timeout(PREFACE_TIMEOUT, connection.take_preface(first)).await {
-                Ok(Ok(true)) => {
+            Ok(Ok(Some(first))) if !first.is_ascii_uppercase() => {
+                debug!(%peer, "a connection speaks neither HTTP nor ours and is closed");
+                Err(Turned::Preface)
+            }
+            Ok(Ok(Some(_))) => match timeout(PREFACE_TIMEOUT, connection.take_preface()).await {
+                Ok(Ok(())) => {
                     if self.connections.send(Ok(connection)).await.is_err() {
                         debug!(%peer, "a connection came after the end");
                     }
                     Ok(())
-                }
-                Ok(Ok(false)) => {
-                    debug!(%peer, "a connection speaks neither HTTP/2 nor ours and is closed");
-                    Err(Turned::Preface)
                 }
                 Ok(Err(error)) => {
                     debug!(%peer, %error, "a connection broke within its preface");
@@ -204,29 +205,54 @@ pub(super) struct Connection {
     identity: Option<PeerIdentity>,
     until: Option<SystemTime>,
     /// Taken from the stream already, and read again first.
-    taken: &'static [u8],
+    taken: Taken,
     _place: Place,
 }
 
+/// Bytes that were looked at.
+#[derive(Debug, Default)]
+struct Taken {
+    bytes: [u8; PREFACE.len()],
+    length: usize,
+    /// So many of them have been read again.
+    given: usize,
+}
+
 impl Connection {
-    /// Its first byte; none if it was closed before. That of an agent that dials in is read again.
+    /// Its first byte, which is read again; none if it was closed before.
     async fn take_first(&mut self) -> io::Result<Option<u8>> {
-        let mut first = [0];
-        if self.stream.read(&mut first).await? == 0 {
-            return Ok(None);
-        }
-        if first[0] == ATTACH {
-            self.taken = &[ATTACH];
-        }
-        Ok(Some(first[0]))
+        Ok(if self.take().await? { Some(self.taken.bytes[0]) } else { None })
     }
 
-    /// Whether it begins, with `first`, as HTTP/2 does; that is read again.
-    async fn take_preface(&mut self, first: u8) -> io::Result<bool> {
-        let mut found = [first; PREFACE.len()];
-        self.stream.read_exact(&mut found[1..]).await?;
-        self.taken = PREFACE;
-        Ok(found == *PREFACE)
+    /// Looks on for as long as it begins as HTTP/2 does. What it is, HTTP/2 or 1.1, is for the server to see; here
+    /// it has shown that it goes on.
+    async fn take_preface(&mut self) -> io::Result<()> {
+        while self.taken.length < PREFACE.len() && PREFACE.starts_with(self.taken.as_slice()) {
+            if !self.take().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what there is of the preface; false at the end.
+    async fn take(&mut self) -> io::Result<bool> {
+        let Taken { bytes, length, .. } = &mut self.taken;
+        // The first byte alone: that of an agent that dials in is followed by what is not ours to take.
+        let end = if *length == 0 { 1 } else { bytes.len() };
+        let count = self.stream.read(&mut bytes[*length..end]).await?;
+        *length += count;
+        Ok(count > 0)
+    }
+}
+
+impl Taken {
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn is_given(&self) -> bool {
+        self.given == self.length
     }
 }
 
@@ -263,12 +289,13 @@ pub(super) fn tell_peer<B>(mut request: http::Request<B>) -> http::Request<B> {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.taken.is_empty() {
+        if self.taken.is_given() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
-        let (now, later) = self.taken.split_at(self.taken.len().min(buffer.remaining()));
-        buffer.put_slice(now);
-        self.taken = later;
+        let Taken { bytes, length, given } = &mut self.taken;
+        let count = (*length - *given).min(buffer.remaining());
+        buffer.put_slice(&bytes[*given..*given + count]);
+        *given += count;
         Poll::Ready(Ok(()))
     }
 }

@@ -17,4 +17,5 @@ mod restoring;
 mod store_trouble;
 mod transport;
 mod watches;
+mod web;
 mod world;

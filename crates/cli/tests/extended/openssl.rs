@@ -19,7 +19,7 @@ use crate::stack::SOON;
 /// What an agent says first, with a token that nobody has made.
 const DIAL_IN: &str = "QUIESCE/1 ATTACH qat1.nobody\r\n";
 /// What it is answered with, where it got as far as that.
-const HEARD: &str = "QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID";
+pub(crate) const HEARD: &str = "QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID";
 
 /// What `openssl s_client` said and did.
 #[derive(Debug)]
@@ -53,6 +53,11 @@ async fn s_client(namespace: Option<&Namespace>, port: u16, ca: &Path, args: &[&
         timeout(SOON, child.wait_with_output()).await.expect("the scheduler hangs up").expect("it is waited for");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Seen { good: output.status.success(), text }
+}
+
+/// What an agent that dials in with this token is answered, with all that OpenSSL says about it.
+pub(crate) async fn dial_in(port: u16, ca: &Path, token: &str) -> String {
+    s_client(None, port, ca, &["-alpn", "quiesce-attach/1"], &format!("QUIESCE/1 ATTACH {token}\r\n")).await.text
 }
 
 /// The certificate that the scheduler shows, in PEM.

@@ -199,6 +199,7 @@ impl Stack {
             directory: self.directory.path().to_owned(),
             cluster: cluster.to_owned(),
             instance: instance.to_owned(),
+            wrapper: Vec::new(),
             flags: Vec::new(),
             command: Vec::new(),
         }
@@ -384,6 +385,8 @@ pub(crate) struct Agent {
     directory: PathBuf,
     cluster: String,
     pub(crate) instance: String,
+    /// Another command, which executes what stands behind it.
+    wrapper: Vec<String>,
     flags: Vec<String>,
     command: Vec<String>,
 }
@@ -409,6 +412,12 @@ impl Agent {
         self
     }
 
+    /// Starts it by another command, which executes what stands behind it.
+    pub(crate) fn within(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// Runs it at the far end of this cable, whose near end is the scheduler's.
     pub(crate) fn behind(mut self, stack: &Stack, cable: &Cable, namespace: &Arc<Namespace>) -> Self {
         self.scheduler = format!("http://{}:{}", cable.address(End::Near), stack.port.number());
@@ -422,7 +431,8 @@ impl Agent {
     }
 
     pub(crate) fn start(&self) -> Actor {
-        let mut command = quiesce(self.namespace.as_deref());
+        let wrapper: Vec<_> = self.wrapper.iter().map(String::as_str).collect();
+        let mut command = quiesce_within(self.namespace.as_deref(), &wrapper);
         command
             .args(["agent", "--application", "db", "--cluster", &self.cluster, "--instance", &self.instance])
             .args(["--scheduler", &self.scheduler, "--log-format", "text", "--state-dir"])

@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const INTERVAL_EAGER: Duration = Duration::from_secs(1);
 /// How many questions are asked at that pace after each reason to look.
 const EAGER_QUESTIONS: u32 = 10;
+/// How often a hook that has just registered and does not answer, or not yet, is asked at that pace nevertheless. It is
+/// asked before it has our answer, and knows by what to recognise us only then.
+const QUESTIONS_OF_WELCOME: u32 = 5;
 /// After so many questions in a row without an answer an attached connection is given up. What the agent sends may be
 /// lost while it hears us well; then its own keep-alive finds nothing wrong, and TCP goes on for a quarter of an hour.
 const UNANSWERED_MAX: u32 = 2;
@@ -110,6 +113,7 @@ impl Presence {
 /// Watches one hook until it is forgotten or nobody needs hooks any more.
 pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
     let mut eager = EAGER_QUESTIONS;
+    let mut welcome = 0;
     let mut unanswered = 0;
     while !hook.forgotten.is_cancelled() {
         {
@@ -117,6 +121,7 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             hook.detach_if_gone();
             // One that has just said that it is there does not wait behind those that are only asked once more.
             let comes = hook.comes.swap(false, Ordering::Relaxed);
+            welcome = if comes { QUESTIONS_OF_WELCOME } else { welcome };
             let absent = hook.presence.borrow().state == HookState::Unreachable;
             let places = if absent && !comes { &inner.signs_of_absent } else { &inner.signs_of_life };
             if hook.is_detached() {
@@ -138,11 +143,13 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
         let absent = hook.presence.borrow().state == HookState::Unreachable;
         let pause = match (absent, eager) {
             (true, _) if unanswered > 0 => INTERVAL,
+            (true, _) if welcome > 0 => INTERVAL_EAGER,
             (true, _) => INTERVAL_ABSENT,
             (false, 0) => INTERVAL,
             (false, _) => INTERVAL_EAGER,
         };
         eager = eager.saturating_sub(1);
+        welcome = welcome.saturating_sub(1);
         tokio::time::sleep(INTERVAL_MIN).await;
         tokio::select! {
             biased;

@@ -336,6 +336,6 @@ mod tests {
                   --grace-period 25h --max-extension 2d",
         );
         let problems = wrong.resolve(surroundings()).err().unwrap();
-        assert_eq!(problems.len(), 8, "{problems:?}");
+        assert_eq!(problems.len(), 9, "{problems:?}");
     }
 }

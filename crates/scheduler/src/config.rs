@@ -442,6 +442,27 @@ mod tests {
     }
 
     #[test]
+    fn hooks_are_known_by_the_ca_of_clients_unless_theirs_is_named_and_call_for_tls_where_there_is_some() {
+        let with = |text: &str, insecure: bool| {
+            let (_file, mut args) = file(&format!("store = \"memory\"\n[tls]\n{text}"));
+            args.insecure = Some(insecure);
+            let settings = load(&args).unwrap();
+            let shown = from_text(&settings.to_toml()).unwrap().config;
+            let ca = settings.config.hook_ca.map(|file| file.to_string());
+            assert_eq!(shown.hook_ca.map(|file| file.to_string()), ca, "it is shown");
+            (ca, settings.config.hooks_in_clear)
+        };
+        let own = "certificate = \"c\"\nkey = \"k\"\n";
+        let named = |path: &str| Some(format!("{path} (tls.hook_ca)"));
+        assert_eq!(with("", false), (None, true));
+        assert_eq!(with("hook_ca = \"h\"\n", false), (named("h"), true));
+        assert_eq!(with(own, false), (None, false));
+        assert_eq!(with(own, true), (None, true));
+        assert_eq!(with(&format!("{own}client_ca = \"ca\"\n"), false), (named("ca"), false));
+        assert_eq!(with(&format!("{own}client_ca = \"ca\"\nhook_ca = \"h\"\n"), false), (named("h"), false));
+    }
+
+    #[test]
     fn no_name_but_localhost_is_looked_up() {
         for text in ["localhost:80", "127.0.0.1:80"] {
             assert_eq!(address("listen", text, &mut Vec::new()).unwrap().port(), 80, "{text}");

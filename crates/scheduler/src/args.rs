@@ -66,7 +66,7 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_HOOK_CA")]
     pub tls_hook_ca: Option<PathBuf>,
 
-    /// Do without TLS on other addresses than loopback: for callers if there is no certificate, else for hooks that listen
+    /// Do without TLS on other addresses than loopback: for callers if there is no certificate, and for hooks that listen
     #[arg(long, env = "QUIESCE_SCHEDULER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
 

@@ -188,7 +188,7 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
         (Some(listen), Some(store)) if problems.is_empty() => {
             let tls = tls.unwrap_or(None);
             let hook_ca = effective.tls.hook_ca.as_ref().map(|path| named("tls.hook_ca", path));
-            let hooks_in_clear = insecure || tls.is_none();
+            let hooks_in_clear = insecure;
             let config = Config {
                 listen,
                 admin_listen,
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_are_known_by_the_ca_of_clients_unless_theirs_is_named_and_call_for_tls_where_there_is_some() {
+    fn hooks_are_known_by_the_ca_of_clients_unless_theirs_is_named_and_need_tls_unless_it_says() {
         let with = |text: &str, insecure: bool| {
             let (_file, mut args) = file(&format!("store = \"memory\"\n[tls]\n{text}"));
             args.insecure = Some(insecure);
@@ -454,8 +454,9 @@ mod tests {
         };
         let own = "certificate = \"c\"\nkey = \"k\"\n";
         let named = |path: &str| Some(format!("{path} (tls.hook_ca)"));
-        assert_eq!(with("", false), (None, true));
-        assert_eq!(with("hook_ca = \"h\"\n", false), (named("h"), true));
+        assert_eq!(with("", false), (None, false));
+        assert_eq!(with("", true), (None, true));
+        assert_eq!(with("hook_ca = \"h\"\n", false), (named("h"), false));
         assert_eq!(with(own, false), (None, false));
         assert_eq!(with(own, true), (None, true));
         assert_eq!(with(&format!("{own}client_ca = \"ca\"\n"), false), (named("ca"), false));

@@ -214,7 +214,6 @@ fn agent() -> Vec<Row> {
             "a unix socket can be opened by its owner alone",
         ),
         with("--listen", "--listen 10.0.0.7:0", "say --insecure if the network is trusted"),
-        value("--insecure", "--insecure=maybe", "--insecure"),
         value("--listen", "nowhere", "--listen \"nowhere\" is neither HOST:PORT nor unix:/PATH"),
         with("--advertise", "--advertise a:1", "--listen"),
         with("--advertise", "--listen 0.0.0.0:0 --advertise nowhere", "--advertise \"nowhere\" is not HOST:PORT"),

@@ -118,7 +118,7 @@ impl Dialler {
         let failed = |source| DialError::Connect { endpoint: text.to_owned(), source };
         match Endpoint::parse(text).ok_or_else(|| DialError::Endpoint(text.to_owned()))? {
             Endpoint::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
-            // Registered before this scheduler had TLS: it would not be taken any more.
+            // Registered when this scheduler took such: it would not be any more.
             plain @ Endpoint::Plain(_) if !self.in_clear && !plain.is_private() => {
                 Err(DialError::InClear(text.to_owned()))
             }

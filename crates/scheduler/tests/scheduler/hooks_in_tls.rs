@@ -193,7 +193,21 @@ async fn a_new_ca_counts_when_a_hook_is_dialled_again() {
 }
 
 #[tokio::test]
-async fn with_tls_of_its_own_a_scheduler_takes_no_hook_in_the_clear_from_a_network() {
+async fn without_a_ca_of_ours_those_of_the_system_are_asked() {
+    let ground = Ground::new();
+    let mut world = World::start().await;
+    world.create("applications/shop", "a").await;
+    let hook = Hook::start(Stop::AtOnce).await;
+    let pair = ground.authority.issue(&["127.0.0.1"]).write(ground.directory.path(), "hook");
+    let address = front(&hook, pair, ClientCertificates::Ignored).await;
+    // A system may have none; that is said in the same breath.
+    unreachable_because(&world, &format!("https://{address}"), "with tls.hook_ca").await;
+    assert_eq!(hook.calls("GetHookInfo"), 0);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn no_hook_in_the_clear_is_registered_from_a_network() {
     let mut world = World::with(Config { hooks_in_clear: false, ..Config::ephemeral() }).await;
     world.create("applications/shop", "a").await;
     for endpoint in ["10.0.0.7:7080", "db-0.example.net:7080", "[2001:db8::1]:7080", "0.0.0.0:7080"] {
@@ -210,7 +224,7 @@ async fn with_tls_of_its_own_a_scheduler_takes_no_hook_in_the_clear_from_a_netwo
 }
 
 #[tokio::test]
-async fn a_hook_that_was_registered_before_there_was_tls_is_not_told_its_token_in_the_clear() {
+async fn a_hook_that_was_registered_in_the_clear_before_is_not_told_its_token() {
     let store = || Arc::new(MemoryStore::new(Uuid::nil()));
     let store = StoreChoice::Given(store());
     let before = Config { store: store.clone(), ..Config::ephemeral() };

@@ -21,6 +21,7 @@ pub mod attach;
 pub mod config;
 mod convert;
 pub mod driver;
+mod endpoint;
 mod filter;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -38,7 +38,7 @@ use uuid::Uuid;
 use crate::access::{self, Audit};
 use crate::admin::Admin;
 use crate::driver;
-use crate::hooks::SILENCE_MAX;
+use crate::hooks::{Dialler, SILENCE_MAX};
 use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
@@ -103,6 +103,10 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Pages that may call by gRPC-Web.
     pub web_origins: Vec<Origin>,
+    /// Who signs the certificates of hooks that listen; without, those the system trusts.
+    pub hook_ca: Option<NamedFile>,
+    /// Hooks that listen on other addresses than loopback may do so without TLS.
+    pub hooks_in_clear: bool,
     /// Who may do what.
     pub access: access::Config,
 }
@@ -129,6 +133,8 @@ impl Config {
             attach_endpoint: String::new(),
             tls: None,
             web_origins: Vec::new(),
+            hook_ca: None,
+            hooks_in_clear: true,
             access: access::Config::open(),
         }
     }
@@ -217,6 +223,7 @@ pub struct Bound {
     local: SocketAddr,
     admin_local: Option<SocketAddr>,
     tls: Option<Acceptors>,
+    dialler: Dialler,
 }
 
 /// What shakes hands with whoever connects.
@@ -242,6 +249,7 @@ impl Scheduler {
         let failed = |address| move |source| BindError::Listen { address, source };
         let tls = config.tls.as_ref().map(|tls| Acceptors::load(tls, &config, &machine)).transpose();
         let tls = tls.map_err(BindError::Tls)?;
+        let dialler = dialler(&config, &machine).map_err(BindError::Tls)?;
         let listener = machine
             .network
             .listen(&config.listen.to_string(), Some(SILENCE_MAX))
@@ -257,7 +265,7 @@ impl Scheduler {
             None => (None, None),
         };
         let opened = Self::open_on(machine, config).await?;
-        Ok(Bound { opened, listener, admin, local, admin_local, tls })
+        Ok(Bound { opened, listener, admin, local, admin_local, tls, dialler })
     }
 
     /// Opens the store and reserves no sockets: for whoever brings the calls in another way.
@@ -283,6 +291,13 @@ impl Scheduler {
         let first_admin = first_admin.await.map_err(BindError::FirstToken)?;
         Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config, audit, first_admin })
     }
+}
+
+/// Hooks see the same certificate as callers.
+fn dialler(config: &Config, machine: &Machine) -> Result<Dialler, TlsError> {
+    let authorities = config.hook_ca.as_ref().map(|file| file.path.clone());
+    let own = config.tls.as_ref().map(|tls| (tls.own.certificate.path.clone(), tls.own.key.path.clone()));
+    Dialler::load(authorities, own, config.hooks_in_clear, machine)
 }
 
 impl Acceptors {
@@ -361,12 +376,12 @@ impl Bound {
         ready: impl FnOnce(usize),
     ) -> Result<(), RunError> {
         let (signal, drain) = drain::channel();
-        let Self { mut opened, listener, admin, tls, .. } = self;
+        let Self { mut opened, listener, admin, tls, dialler, .. } = self;
         let store = Arc::clone(&opened.store);
         let handout = opened.handout.take();
         let web_origins = std::mem::take(&mut opened.config.web_origins);
-        let dial = Arc::new(opened.machine.clone());
-        let running = opened.start(dial, &drain).await?;
+        let hooks_tls = dialler.connector().cloned();
+        let running = opened.start(Arc::new(dialler), &drain).await?;
         let (scheduler, gateway, access_server) = running.servers();
         let Running { attachments, driver, metrics, tasks, resumed, access, .. } = running;
         let (store_watch, condition) = store_watch::open(Arc::clone(&store));
@@ -377,6 +392,9 @@ impl Bound {
         let (callers_tls, admin_tls) = tls.map_or((None, None), |tls| (Some(tls.callers), tls.admin));
         for tls in callers_tls.iter().chain(&admin_tls) {
             tasks.spawn("certificates", tls.clone().keep_fresh(drain.clone()));
+        }
+        if let Some(tls) = hooks_tls {
+            tasks.spawn("certificates", tls.keep_fresh(drain.clone()));
         }
         if let Some(listener) = admin {
             let condition = condition.clone();

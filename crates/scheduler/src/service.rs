@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) default_policy: Arc<Policy>,
     /// Where agents dial in, when that is not where they called.
     pub(crate) attach_endpoint: String,
+    /// Hooks on other addresses than loopback may be registered without TLS.
+    pub(crate) hooks_in_clear: bool,
 }
 
 /// All services. Cheap to clone.

@@ -119,6 +119,8 @@ pub(super) struct Tls {
     pub(super) key: Option<PathBuf>,
     /// Who signs certificates of clients.
     pub(super) client_ca: Option<PathBuf>,
+    /// Who signs certificates of hooks that listen; unset: as `client_ca`, else those the system trusts.
+    pub(super) hook_ca: Option<PathBuf>,
 }
 
 /// gRPC-Web.
@@ -224,6 +226,7 @@ impl File {
                 certificate: self.tls.certificate.or(lower.tls.certificate),
                 key: self.tls.key.or(lower.tls.key),
                 client_ca: self.tls.client_ca.or(lower.tls.client_ca),
+                hook_ca: self.tls.hook_ca.or(lower.tls.hook_ca),
             },
             web: Web { origins: self.web.origins.or(lower.web.origins) },
             log: Log { filter: self.log.filter.or(lower.log.filter), format: self.log.format.or(lower.log.format) },

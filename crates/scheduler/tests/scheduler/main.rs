@@ -7,6 +7,7 @@ mod encrypted;
 mod errors;
 mod gateway;
 mod hook;
+mod hooks_in_tls;
 mod input;
 mod lists;
 mod operations;

@@ -99,7 +99,7 @@ impl Engine {
             operation = order.operation,
             attempt = order.attempt,
             kind = %order.kind,
-            grace = ?order.grace,
+            grace = order.grace.map(tracing::field::debug),
             reason = order.reason,
             "shutdown accepted"
         );
@@ -584,7 +584,7 @@ impl Engine {
             shutdown.overdue = true;
             warn!(
                 shutdown.id = shutdown.id(),
-                grace = ?shutdown.grace,
+                grace = shutdown.grace.map(tracing::field::debug),
                 "the grace period is over and the application still runs; watching on, the scheduler decides"
             );
         }

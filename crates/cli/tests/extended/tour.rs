@@ -126,11 +126,17 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
     shell.starts(&scheduler, "QUIESCE_TOKEN_FILE=/var/lib/quiesce/scheduler/admin.token quiesce get clusters");
     shell.does(&pages.take("export QUIESCE_TOKEN_FILE=/var/lib/quiesce/scheduler/admin.token"));
     shell.does(&pages.take("quiesce get applications --scheduler https://scheduler.example.net:7600 --ca ca.pem"));
-    shell.does("quiesce create cluster a 2>/dev/null; true");
     let ann = shell.does(&pages.take("quiesce token create --role operator --name ann"));
     shell.does(&pages.take("quiesce token create --role agent --application shop"));
     let agent = pages.take("quiesce agent --join-token-file join.token --application shop ...");
     shell.does(&agent.replace("...", "--cluster a --instance shop-0 --ca ca.pem -- sleep 1000 >agent.log 2>&1 &"));
+    shell.does_at_last("quiesce get instances", "READY");
+    // The code of `sleep`, which ends by the signal.
+    shell.fails("kill %2; wait %2");
+    shell.does(&pages.take("quiesce pki issue pki --agent shop/shop-0 10.0.0.7"));
+    let agent = pages.take("quiesce agent --listen 10.0.0.7:7700");
+    shell.does(&agent.replace("COMMAND", "sleep 1000 >agent.log 2>&1 &"));
+    shell.does_at_last("quiesce get instances -o json", "https://10.0.0.7:7700");
     shell.does_at_last("quiesce get instances", "READY");
     let tokens = shell.does(&pages.take("quiesce token list"));
     let row = tokens.lines().find(|line| line.contains("ann")).expect("the token of ann");
@@ -141,8 +147,8 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
     let bearer = "-H \"authorization: Bearer $(cat $QUIESCE_TOKEN_FILE)\"";
     let call = |what: &str| format!("grpcurl -cacert ca.pem {bearer} scheduler.example.net:7600 {what}");
     assert!(shell.does(&call("list")).contains("quiesce.v1.Access"));
-    assert!(shell.does(&call("quiesce.v1.Scheduler/ListInstances")).contains("instances/shop-0"));
-    let nobody = "grpcurl -cacert ca.pem scheduler.example.net:7600 quiesce.v1.Scheduler/ListInstances";
+    assert!(shell.does(&call("quiesce.v1.Scheduler/ListApplications")).contains("applications/shop"));
+    let nobody = "grpcurl -cacert ca.pem scheduler.example.net:7600 quiesce.v1.Scheduler/ListApplications";
     let refused = shell.fails(nobody);
     assert!(refused.contains("CREDENTIALS_INVALID") || refused.contains("Unauthenticated"), "{refused}");
     shell.does("kill %1; wait %1");

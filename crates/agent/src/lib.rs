@@ -92,6 +92,7 @@ pub mod identity;
 pub mod journal;
 pub mod life;
 mod link;
+mod listen;
 pub mod notify;
 pub mod process;
 pub mod readiness;

@@ -150,6 +150,7 @@ fn scheduler() -> Vec<Row> {
         ),
         with("--etcd-endpoints", "http://127.0.0.1:1", "etcd_endpoints are for store = \"etcd\""),
         with("--attach-endpoint", "nowhere", "attach_endpoint = \"nowhere\" is not host:port"),
+        with("--web-origins", "https://a.net,https://b.net/", "web.origins: \"https://b.net/\" must be scheme"),
         with("--access", "maybe", "access.mode = \"maybe\" is not known"),
         row(
             "scheduler",
@@ -169,6 +170,13 @@ fn scheduler() -> Vec<Row> {
             REFUSED,
             "cannot read does-not-exist.pem (tls.certificate)",
         ),
+        row(
+            "scheduler",
+            "--tls-hook-ca",
+            "--store memory --listen 127.0.0.1:0 --admin-listen off --tls-hook-ca does-not-exist.pem",
+            REFUSED,
+            "cannot read does-not-exist.pem (tls.hook_ca)",
+        ),
         row("scheduler", "--insecure", "--insecure=maybe", USAGE, "'maybe' for '--insecure"),
         with("--log", "quiesce=loud", "log.filter: "),
         with("--log-format", "xml", "log.format: "),
@@ -186,13 +194,27 @@ fn agent() -> Vec<Row> {
         value("--instance", "Db", "instance name \"Db\" must be"),
         value("--join-token-file", "/dev/null", "--join-token-file: others have access to /dev/null"),
         Row { code: REFUSED, ..value("--scheduler", "nowhere", "must begin with http:// or https://") },
-        value("--ca", "x.pem", "are for a scheduler at https://"),
+        value("--ca", "x.pem", "is for a scheduler at https://"),
         Row {
             code: REFUSED,
             ..with("--ca", "--scheduler https://127.0.0.1:1 --ca does-not-exist", "cannot read does-not-exist (--ca)")
         },
         value("--cert", "x.pem", "--key"),
         value("--key", "x.key", "--cert"),
+        with("--cert", "--cert x.pem --key x.key", "or a hook with --listen HOST:PORT"),
+        with("--cert", "--cert x.pem --key x.key --listen unix:/x", "or a hook with --listen HOST:PORT"),
+        Row {
+            code: REFUSED,
+            ..with("--cert", "--cert x.pem --key x.key --listen 127.0.0.1:0", "cannot read x.pem (--cert)")
+        },
+        value("--hook-client-ca", "ca.pem", "--listen"),
+        with("--hook-client-ca", "--listen 127.0.0.1:0 --hook-client-ca ca.pem", "--cert"),
+        with(
+            "--hook-client-ca",
+            "--scheduler https://a:1 --cert x.pem --key x.key --listen unix:/x --hook-client-ca ca.pem",
+            "a unix socket can be opened by its owner alone",
+        ),
+        with("--listen", "--listen 10.0.0.7:0", "say --insecure if the network is trusted"),
         value("--listen", "nowhere", "--listen \"nowhere\" is neither HOST:PORT nor unix:/PATH"),
         with("--advertise", "--advertise a:1", "--listen"),
         with("--advertise", "--listen 0.0.0.0:0 --advertise nowhere", "--advertise \"nowhere\" is not HOST:PORT"),

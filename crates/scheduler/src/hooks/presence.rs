@@ -50,6 +50,8 @@ pub struct Presence {
     pub last_seen: Option<Moment>,
     /// Whether a connection stands: attached, or dialled with the last call gone through.
     pub connected: bool,
+    /// Why it is unreachable, for people; empty when it is not.
+    pub trouble: String,
 }
 
 /// Whether a hook answers.
@@ -99,14 +101,16 @@ impl Presence {
     pub(super) fn heard(&mut self, now: Moment, info: Option<HookInfo>) {
         self.last_seen = Some(now);
         self.connected = true;
+        self.trouble.clear();
         self.info = info.or(self.info.take());
         let ready = self.info.as_ref().is_none_or(|info| info.ready);
         self.state = if ready { HookState::Ready } else { HookState::NotReady };
     }
 
-    pub(super) fn missed(&mut self) {
+    pub(super) fn missed(&mut self, reason: &str) {
         self.state = HookState::Unreachable;
         self.connected = false;
+        reason.clone_into(&mut self.trouble);
     }
 }
 
@@ -125,7 +129,7 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             let absent = hook.presence.borrow().state == HookState::Unreachable;
             let places = if absent && !comes { &inner.signs_of_absent } else { &inner.signs_of_life };
             if hook.is_detached() {
-                hook.missed();
+                hook.missed("the agent has not dialled in");
             } else {
                 // The outcome is written down by the call itself.
                 let answered = tokio::select! {

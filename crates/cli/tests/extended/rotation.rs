@@ -165,7 +165,8 @@ async fn the_ca_is_replaced_during_a_shutdown() {
 
     everybody(&mut world, &|stack| fs::write(stack.file("ca.pem"), &new_ca).unwrap()).await;
     world.stack.quiesce(&["get", "applications"]).await.expect(0);
-    world.stack.quiesce_with(&["get", "applications"], &old).await.expect(1);
+    let refused = world.stack.quiesce_with(&["get", "applications"], &old).await.expect(1);
+    assert!(refused.stderr.contains("refuses the certificate of --cert"), "{}", refused.stderr);
     let old_ca = world.stack.authority.certificate();
     let distrusted = [("QUIESCE_CA", old_ca.to_str().unwrap())];
     let refused = world.stack.quiesce_with(&["get", "applications"], &distrusted).await.expect(1);

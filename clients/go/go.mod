@@ -1,0 +1,3 @@
+module quiesce.dev/go
+
+go 1.25.0

@@ -132,7 +132,7 @@ class AccessAsyncStub(AccessStub):
       NOT_FOUND            TOKEN_NOT_FOUND  never
     """
 
-class AccessServicer(metaclass=_abc_1.ABCMeta):
+class AccessServicer:
     """Who may do what: the tokens that people, services and joining agents bring.
 
     A token is sent as `authorization: Bearer` metadata. Its secret is shown once,
@@ -162,7 +162,6 @@ class AccessServicer(metaclass=_abc_1.ABCMeta):
     Errors that every RPC may return: see Scheduler.
     """
 
-    @_abc_1.abstractmethod
     def CreateToken(
         self,
         request: _access_pb2.CreateTokenRequest,
@@ -172,7 +171,6 @@ class AccessServicer(metaclass=_abc_1.ABCMeta):
         the answer revokes the token and makes another.
         """
 
-    @_abc_1.abstractmethod
     def ListTokens(
         self,
         request: _access_pb2.ListTokensRequest,
@@ -185,7 +183,6 @@ class AccessServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN  never; begin again
         """
 
-    @_abc_1.abstractmethod
     def RevokeToken(
         self,
         request: _access_pb2.RevokeTokenRequest,

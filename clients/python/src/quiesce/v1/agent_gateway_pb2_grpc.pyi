@@ -284,7 +284,7 @@ class AgentGatewayAsyncStub(AgentGatewayStub):
       FAILED_PRECONDITION  EXTENSION_EXHAUSTED       never (nothing granted)
     """
 
-class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
+class AgentGatewayServicer:
     """What agents (and, where marked, applications) call at the scheduler. Served
     by every scheduler. A hook that listens and was registered by somebody else
     needs none of it.
@@ -339,7 +339,6 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
     Errors that every RPC may return: see Scheduler.
     """
 
-    @_abc_1.abstractmethod
     def RegisterInstance(
         self,
         request: _agent_gateway_pb2.RegisterInstanceRequest,
@@ -358,7 +357,6 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
                                                       at any time)
         """
 
-    @_abc_1.abstractmethod
     def DeregisterInstance(
         self,
         request: _agent_gateway_pb2.DeregisterInstanceRequest,
@@ -374,7 +372,6 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  INSTANCE_IN_USE        pause
         """
 
-    @_abc_1.abstractmethod
     def AdmitStart(
         self,
         request: _agent_gateway_pb2.AdmitStartRequest,
@@ -395,7 +392,6 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to confirm)
         """
 
-    @_abc_1.abstractmethod
     def ReportEnd(
         self,
         request: _agent_gateway_pb2.ReportEndRequest,
@@ -411,7 +407,6 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            INSTANCE_NOT_FOUND     never
         """
 
-    @_abc_1.abstractmethod
     def CompleteShutdown(
         self,
         request: _agent_gateway_pb2.CompleteShutdownRequest,
@@ -429,7 +424,6 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
                                                          with another result)
         """
 
-    @_abc_1.abstractmethod
     def ExtendDeadline(
         self,
         request: _agent_gateway_pb2.ExtendDeadlineRequest,

@@ -600,7 +600,7 @@ class SchedulerAsyncStub(SchedulerStub):
       FAILED_PRECONDITION  OPERATION_NOT_CONFIRMABLE  state
     """
 
-class SchedulerServicer(metaclass=_abc_1.ABCMeta):
+class SchedulerServicer:
     """Takes requests to migrate and delete applications, sees to it that they stop
     first, and tells everybody who wants to know how that goes.
 
@@ -644,7 +644,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
     Permission is checked before existence.
     """
 
-    @_abc_1.abstractmethod
     def GetServerInfo(
         self,
         request: _scheduler_pb2.GetServerInfoRequest,
@@ -652,7 +651,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_pb2.GetServerInfoResponse, _abc.Awaitable[_scheduler_pb2.GetServerInfoResponse]]:
         """Version, capabilities, limits, default policy of this scheduler."""
 
-    @_abc_1.abstractmethod
     def CreateApplication(
         self,
         request: _scheduler_pb2.CreateApplicationRequest,
@@ -665,7 +663,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
         """
 
-    @_abc_1.abstractmethod
     def GetApplication(
         self,
         request: _scheduler_pb2.GetApplicationRequest,
@@ -677,7 +674,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            APPLICATION_NOT_FOUND  never
         """
 
-    @_abc_1.abstractmethod
     def ListApplications(
         self,
         request: _scheduler_pb2.ListApplicationsRequest,
@@ -690,7 +686,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN  never; begin again
         """
 
-    @_abc_1.abstractmethod
     def UpdateApplication(
         self,
         request: _scheduler_pb2.UpdateApplicationRequest,
@@ -709,7 +704,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
         """
 
-    @_abc_1.abstractmethod
     def MigrateApplication(
         self,
         request: _scheduler_pb2.MigrateApplicationRequest,
@@ -735,7 +729,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
                                                         standby on the target)
         """
 
-    @_abc_1.abstractmethod
     def DeleteApplication(
         self,
         request: _scheduler_pb2.DeleteApplicationRequest,
@@ -763,7 +756,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
         """
 
-    @_abc_1.abstractmethod
     def CreateCluster(
         self,
         request: _scheduler_pb2.CreateClusterRequest,
@@ -777,7 +769,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
         """
 
-    @_abc_1.abstractmethod
     def GetCluster(
         self,
         request: _scheduler_pb2.GetClusterRequest,
@@ -789,7 +780,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            CLUSTER_NOT_FOUND  never
         """
 
-    @_abc_1.abstractmethod
     def ListClusters(
         self,
         request: _scheduler_pb2.ListClustersRequest,
@@ -802,7 +792,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN  never; begin again
         """
 
-    @_abc_1.abstractmethod
     def UpdateCluster(
         self,
         request: _scheduler_pb2.UpdateClusterRequest,
@@ -816,7 +805,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
         """
 
-    @_abc_1.abstractmethod
     def DeleteCluster(
         self,
         request: _scheduler_pb2.DeleteClusterRequest,
@@ -830,7 +818,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  CLUSTER_IN_USE       state
         """
 
-    @_abc_1.abstractmethod
     def GetInstance(
         self,
         request: _scheduler_pb2.GetInstanceRequest,
@@ -842,7 +829,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            INSTANCE_NOT_FOUND  never
         """
 
-    @_abc_1.abstractmethod
     def ListInstances(
         self,
         request: _scheduler_pb2.ListInstancesRequest,
@@ -857,7 +843,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
         """
 
-    @_abc_1.abstractmethod
     def GetOperation(
         self,
         request: _scheduler_pb2.GetOperationRequest,
@@ -870,7 +855,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
                                                     operations are kept 30 days)
         """
 
-    @_abc_1.abstractmethod
     def ListOperations(
         self,
         request: _scheduler_pb2.ListOperationsRequest,
@@ -886,7 +870,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN  never; begin again
         """
 
-    @_abc_1.abstractmethod
     def WatchOperation(
         self,
         request: _scheduler_pb2.WatchOperationRequest,
@@ -906,7 +889,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            OPERATION_NOT_FOUND  never
         """
 
-    @_abc_1.abstractmethod
     def WatchOperations(
         self,
         request: _scheduler_pb2.WatchOperationsRequest,
@@ -945,7 +927,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           UNAVAILABLE          NOT_SERVING           reopen with last token
         """
 
-    @_abc_1.abstractmethod
     def CancelOperation(
         self,
         request: _scheduler_pb2.CancelOperationRequest,
@@ -968,7 +949,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
                                                       cancel)
         """
 
-    @_abc_1.abstractmethod
     def RetryOperation(
         self,
         request: _scheduler_pb2.RetryOperationRequest,
@@ -985,7 +965,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  OPERATION_NOT_DEGRADED  state
         """
 
-    @_abc_1.abstractmethod
     def ExtendOperation(
         self,
         request: _scheduler_pb2.ExtendOperationRequest,
@@ -1000,7 +979,6 @@ class SchedulerServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  OPERATION_DONE       never
         """
 
-    @_abc_1.abstractmethod
     def ConfirmOperation(
         self,
         request: _scheduler_pb2.ConfirmOperationRequest,

@@ -448,7 +448,7 @@ class ShutdownHookAsyncStub(ShutdownHookStub):
       others as GetHookInfo
     """
 
-class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
+class ShutdownHookServicer:
     """Stops ONE instance of an application, tells the truth about it, and starts it
     again when it is told to.
 
@@ -528,7 +528,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
       anything else                   - HOOK_REJECTED, attempt failed
     """
 
-    @_abc_1.abstractmethod
     def GetHookInfo(
         self,
         request: _shutdown_hook_pb2.GetHookInfoRequest,
@@ -546,7 +545,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           UNAVAILABLE        NOT_SERVING           pause
         """
 
-    @_abc_1.abstractmethod
     def CheckShutdown(
         self,
         request: _shutdown_hook_pb2.CheckShutdownRequest,
@@ -566,7 +564,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           UNIMPLEMENTED        NOT_IMPLEMENTED   never
         """
 
-    @_abc_1.abstractmethod
     def Shutdown(
         self,
         request: _shutdown_hook_pb2.ShutdownRequest,
@@ -590,7 +587,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           UNAVAILABLE          NOT_SERVING            pause, same shutdown_id
         """
 
-    @_abc_1.abstractmethod
     def GetShutdown(
         self,
         request: _shutdown_hook_pb2.GetShutdownRequest,
@@ -607,7 +603,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           others as GetHookInfo
         """
 
-    @_abc_1.abstractmethod
     def CancelShutdown(
         self,
         request: _shutdown_hook_pb2.CancelShutdownRequest,
@@ -625,7 +620,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           others as GetHookInfo
         """
 
-    @_abc_1.abstractmethod
     def UpdateDeadline(
         self,
         request: _shutdown_hook_pb2.UpdateDeadlineRequest,
@@ -641,7 +635,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           others as GetHookInfo
         """
 
-    @_abc_1.abstractmethod
     def KillApplication(
         self,
         request: _shutdown_hook_pb2.KillApplicationRequest,
@@ -661,7 +654,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           others as GetHookInfo
         """
 
-    @_abc_1.abstractmethod
     def StartApplication(
         self,
         request: _shutdown_hook_pb2.StartApplicationRequest,
@@ -687,7 +679,6 @@ class ShutdownHookServicer(metaclass=_abc_1.ABCMeta):
           others as GetHookInfo
         """
 
-    @_abc_1.abstractmethod
     def ConcludeShutdown(
         self,
         request: _shutdown_hook_pb2.ConcludeShutdownRequest,

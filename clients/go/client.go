@@ -23,10 +23,12 @@ const firstPause, longestPause = 200 * time.Millisecond, 10 * time.Second
 
 // Client is a scheduler. The services take and return what the contract says; see ProblemOf for errors.
 type Client struct {
-	Scheduler  quiescev1.SchedulerClient
-	Access     quiescev1.AccessClient
-	Gateway    quiescev1.AgentGatewayClient
-	connection *grpc.ClientConn
+	Scheduler quiescev1.SchedulerClient
+	Access    quiescev1.AccessClient
+	Gateway   quiescev1.AgentGatewayClient
+	// Connection is for clients of other services, such as health.
+	Connection grpc.ClientConnInterface
+	close      func() error
 }
 
 // Connect returns a client of the scheduler at a URL such as http://127.0.0.1:7600, or https:// for TLS. It is connected
@@ -40,12 +42,13 @@ func Connect(url string, options Options) (*Client, error) {
 		Scheduler:  quiescev1.NewSchedulerClient(connection),
 		Access:     quiescev1.NewAccessClient(connection),
 		Gateway:    quiescev1.NewAgentGatewayClient(connection),
-		connection: connection,
+		Connection: connection,
+		close:      connection.Close,
 	}, nil
 }
 
 // Close ends all calls.
-func (c *Client) Close() error { return c.connection.Close() }
+func (c *Client) Close() error { return c.close() }
 
 // Migrate begins the migration of an application, named without applications/, to a cluster.
 func (c *Client) Migrate(ctx context.Context, application, to, reason string) (*quiescev1.Operation, error) {

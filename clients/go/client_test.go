@@ -2,6 +2,8 @@ package quiesce_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	quiesce "quiesce.dev/go"
@@ -191,6 +196,66 @@ func TestTLSAndATokenAreNeededWhereAccessIsEnforced(t *testing.T) {
 	w.Must(os.WriteFile(readable, []byte("qbt1.x"), 0o644))
 	if _, err := quiesce.Connect(testbed.Secure, quiesce.Options{TokenFile: readable}); err == nil {
 		t.Error("a token that others can read was taken")
+	}
+}
+
+func TestEveryRPCOfTheContractIsAnswered(t *testing.T) {
+	w := testbed.New(t, testbed.Open, quiesce.Options{})
+	answered := 0
+	for _, file := range []protoreflect.FileDescriptor{
+		quiescev1.File_quiesce_v1_scheduler_proto, quiescev1.File_quiesce_v1_access_proto, quiescev1.File_quiesce_v1_agent_gateway_proto,
+	} {
+		service := file.Services().Get(0)
+		for i := range service.Methods().Len() {
+			method := service.Methods().Get(i)
+			name := fmt.Sprintf("/%s/%s", service.FullName(), method.Name())
+			// With nothing in it: most are refused, and say which field it is that is missing.
+			request, answer := dynamicpb.NewMessage(method.Input()), dynamicpb.NewMessage(method.Output())
+			var err error
+			if method.IsStreamingServer() {
+				err = first(w.Ctx, w.Client.Connection, name, request, answer)
+			} else {
+				err = w.Client.Connection.Invoke(w.Ctx, name, request, answer)
+			}
+			if problem := quiesce.ProblemOf(err); problem.Code != codes.OK && problem.Reason != "INVALID_FIELD" {
+				t.Error(name, problem)
+			}
+			answered++
+		}
+	}
+	if answered < 31 {
+		t.Error(answered)
+	}
+}
+
+func first(ctx context.Context, connection grpc.ClientConnInterface, name string, request, answer any) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := connection.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, name)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(stream.SendMsg(request), stream.CloseSend()); err != nil {
+		return err
+	}
+	return stream.RecvMsg(answer)
+}
+
+func TestTheCodeOfTheReadmeIsThatOfAnExample(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("readme_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range strings.Split(string(readme), "```go\n")[1:] {
+		code, _, _ := strings.Cut(block, "```")
+		indented := "\t" + strings.ReplaceAll(strings.TrimSpace(code), "\n", "\n\t")
+		if !strings.Contains(string(source), indented) {
+			t.Errorf("readme_test.go does not hold this:\n%s", indented)
+		}
 	}
 }
 

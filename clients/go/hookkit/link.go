@@ -24,8 +24,9 @@ const (
 	attachLimit = 5 * time.Second
 	lineMax     = 512
 	// A registration is waited for no longer than this; schedulers answer within milliseconds.
-	callLimit  = 10 * time.Second
-	pauseFirst = 250 * time.Millisecond
+	callLimit = 10 * time.Second
+	// Rule A5.
+	pauseFirst = time.Second
 	pauseMax   = 30 * time.Second
 	// Behind a connection, since the scheduler was there: half of what it waits for a hook.
 	absenceMax = 5 * time.Second

@@ -185,12 +185,12 @@ func (a *shutdowns) accept(request *quiescev1.ShutdownRequest) (*shutdown, error
 			a.join(current, request)
 			return current, nil
 		}
+		if current.result == nil && !current.yieldsTo(request) {
+			return nil, refusal(codes.Aborted, "SHUTDOWN_IN_PROGRESS", "another shutdown runs", "shutdownId", current.id)
+		}
 		if request.Epoch > 0 && request.Epoch < current.epoch {
 			inForce := strconv.FormatInt(current.epoch, 10)
 			return nil, refusal(codes.FailedPrecondition, "EPOCH_STALE", "a later operation has been here", "epoch", inForce)
-		}
-		if current.result == nil && !current.yieldsTo(request) {
-			return nil, refusal(codes.Aborted, "SHUTDOWN_IN_PROGRESS", "another shutdown runs", "shutdownId", current.id)
 		}
 	}
 	accepted := newShutdown(request)

@@ -11,11 +11,11 @@ from pathlib import Path
 import grpc
 import pytest
 from conftest import CA, EXAMPLES, OPEN, SECURE, TOKEN_FILE, World
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, message_factory
 
 import quiesce
 import quiesce.aio
-from quiesce.v1 import access_pb2, scheduler_pb2, types_pb2
+from quiesce.v1 import access_pb2, agent_gateway_pb2, scheduler_pb2, types_pb2
 
 Operation, Event = types_pb2.Operation, types_pb2.OperationEvent
 
@@ -146,6 +146,40 @@ def test_addresses_that_cannot_be_meant_are_refused() -> None:
             quiesce.connect(wrong)
     with pytest.raises(ValueError):
         quiesce.connect("http://127.0.0.1:7600", ca=CA)
+
+
+def test_every_rpc_of_the_contract_is_answered(client: quiesce.Client) -> None:
+    services = [
+        (client.scheduler, scheduler_pb2.DESCRIPTOR.services_by_name["Scheduler"]),
+        (client.access, access_pb2.DESCRIPTOR.services_by_name["Access"]),
+        (client.gateway, agent_gateway_pb2.DESCRIPTOR.services_by_name["AgentGateway"]),
+    ]
+    answered = 0
+    for stub, service in services:
+        for method in service.methods:
+            # With nothing in it: most are refused, and say which field it is that is missing.
+            request = message_factory.GetMessageClass(method.input_type)()
+            call = getattr(stub, method.name)
+            try:
+                if method.server_streaming:
+                    next(iter(call(request)))
+                else:
+                    call(request)
+            except grpc.RpcError as error:
+                assert quiesce.Problem.of(error).reason == "INVALID_FIELD", method.full_name
+            answered += 1
+    assert answered >= 31
+
+
+def test_the_example_of_the_readme_migrates(client: quiesce.Client, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.create(client)
+    world.agent(OPEN)
+    world.ready(client)
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 10
+    exec(code.replace("http://127.0.0.1:7600", OPEN).replace('"shop"', repr(world.name)), {})
+    assert capsys.readouterr().out.splitlines()[-1].startswith("SUCCEEDED ")
 
 
 def test_asyncio_does_the_same(client: quiesce.Client, world: World) -> None:

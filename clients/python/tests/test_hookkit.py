@@ -247,13 +247,13 @@ def test_one_shutdown_at_a_time_and_later_ones_take_over(direct: Direct) -> None
     others: list[dict[str, object]] = [
         {"operation": "operations/a", "attempt": 1, "epoch": 5},
         {"operation": "operations/b", "attempt": 9, "epoch": 5},
+        {"operation": "operations/b", "attempt": 9, "epoch": 4},
         {"operation": "operations/b", "attempt": 9},
     ]
     for other in others:
         problem = refused(direct.begin("s2", **other))
         assert (problem.code, problem.reason) == (grpc.StatusCode.ABORTED, "SHUTDOWN_IN_PROGRESS")
         assert problem.metadata == {"shutdownId": "s1"} and problem.retry_after is not None
-    assert refused(direct.begin("s2", operation="operations/b", epoch=4)).reason == "EPOCH_STALE"
 
     second = direct.begin("s2", operation="operations/a", attempt=2, epoch=5)
     next(second)
@@ -263,6 +263,7 @@ def test_one_shutdown_at_a_time_and_later_ones_take_over(direct: Direct) -> None
     assert refused(second).reason == "SHUTDOWN_SUPERSEDED"
     direct.alive = False
     assert list(third)[-1].result.outcome == Result.OUTCOME_STOPPED
+    assert refused(direct.begin("s4", operation="operations/c", epoch=5)).reason == "EPOCH_STALE"
     assert list(direct.begin("s4"))[-1].result.outcome == Result.OUTCOME_NOT_RUNNING
 
 

@@ -1,13 +1,14 @@
 // The client against real schedulers and the real agent.
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, connect, Problem } from "../src/client.js";
-import { Operation_State as State, OperationEvent_Type as Type, Token_Role as Role } from "../src/v1.js";
+import { Access, AgentGateway, Scheduler, Operation_State as State, OperationEvent_Type as Type, Token_Role as Role } from "../src/v1.js";
 import { CA, OPEN, SECURE, SECURED, World } from "./world.js";
 
 async function problemOf(call: Promise<unknown>): Promise<Problem> {
@@ -149,6 +150,45 @@ test("TLS and a token are needed where access is enforced", async (t) => {
   const readable = join(world.place, "token");
   writeFileSync(readable, "qbt1.x", { mode: 0o644 });
   assert.throws(() => connect(SECURE, { ca: CA, tokenFile: readable }), /chmod 600/);
+});
+
+test("every RPC of the contract is answered", async (t) => {
+  const { client } = new World(t);
+  let answered = 0;
+  for (const [calls, service] of [
+    [client.scheduler, Scheduler],
+    [client.access, Access],
+    [client.gateway, AgentGateway],
+  ] as const) {
+    const byName = calls as unknown as Record<string, (request: object) => Promise<unknown> | AsyncIterable<unknown>>;
+    for (const method of service.methods) {
+      try {
+        // With nothing in it: most are refused, and say which field it is that is missing.
+        const answer = byName[method.localName]!({});
+        if (Symbol.asyncIterator in answer) for await (const _ of answer) break;
+        else await answer;
+      } catch (error) {
+        assert.equal(Problem.of(error).reason, "INVALID_FIELD", method.name);
+      }
+      answered += 1;
+    }
+  }
+  assert(answered >= 31, String(answered));
+});
+
+test("the example of the README migrates", async (t) => {
+  const world = new World(t);
+  await world.create();
+  await world.agent();
+  const code = readFileSync(join(import.meta.dirname, "..", "..", "README.md"), "utf8").split("```ts\n")[1]!.split("```")[0]!;
+  assert(code.trimEnd().split("\n").length <= 10);
+  // Inside of the package, so that it finds it by its name.
+  const file = join(import.meta.dirname, `readme-${world.name}.mjs`);
+  t.after(() => rmSync(file));
+  writeFileSync(file, code.replace("http://127.0.0.1:7600", OPEN).replace('"shop"', JSON.stringify(world.name)));
+  const done = spawnSync(process.execPath, [file], { encoding: "utf8", timeout: 30_000 });
+  assert.equal(done.status, 0, done.stderr);
+  assert.match(done.stdout, /SUCCEEDED .*\n$/);
 });
 
 test("addresses that cannot be meant are refused", () => {

@@ -259,13 +259,12 @@ test("one shutdown at a time, and later ones take over", async (t) => {
   };
   const first = direct.begin(request("s1", "a", 1, 5n));
   await next(first);
-  for (const other of [request("s2", "a", 1, 5n), request("s2", "b", 9, 5n), request("s2", "b", 9, 0n)]) {
-    const problem = await direct.refused(other);
+  for (const [operation, attempt, epoch] of [["a", 1, 5n], ["b", 9, 5n], ["b", 9, 4n], ["b", 9, 0n]] as const) {
+    const problem = await direct.refused(request("s2", operation, attempt, epoch));
     assert.deepEqual([problem.code, problem.reason], [Code.Aborted, "SHUTDOWN_IN_PROGRESS"]);
     assert.equal(problem.metadata.shutdownId, "s1");
     assert(problem.retryAfterMs);
   }
-  assert.equal((await direct.refused(request("s2", "b", 1, 4n))).reason, "EPOCH_STALE");
   const second = direct.begin(request("s2", "a", 2, 5n));
   await next(second);
   assert.equal((await refusedBy(rest(first))).reason, "SHUTDOWN_SUPERSEDED");
@@ -274,6 +273,7 @@ test("one shutdown at a time, and later ones take over", async (t) => {
   assert.equal((await refusedBy(rest(second))).reason, "SHUTDOWN_SUPERSEDED");
   direct.alive = false;
   assert.equal((await end(third)).result?.outcome, Outcome.STOPPED);
+  assert.equal((await direct.refused(request("s4", "c", 1, 5n))).reason, "EPOCH_STALE");
   assert.equal((await end(direct.begin(request("s4", "c", 1, 7n)))).result?.outcome, Outcome.NOT_RUNNING);
 });
 

@@ -14,7 +14,8 @@ const ATTACH_LIMIT_MS = 5_000;
 const LINE_MAX = 512;
 /** A registration is waited for no longer than this; schedulers answer within milliseconds. */
 const CALL_LIMIT_MS = 10_000;
-const PAUSE_FIRST_MS = 250;
+/** Rule A5. */
+const PAUSE_FIRST_MS = 1_000;
 const PAUSE_MAX_MS = 30_000;
 /** Behind a connection, since the scheduler was there: half of what it waits for a hook. */
 const ABSENCE_MAX_MS = 5_000;

@@ -176,12 +176,12 @@ export class Shutdowns {
       this.#join(current, request);
       return current;
     }
+    if (current && !current.result && !current.yieldsTo(request)) {
+      throw refusal(Code.Aborted, "SHUTDOWN_IN_PROGRESS", "another shutdown runs", { shutdownId: current.id });
+    }
     if (current && request.epoch > 0n && request.epoch < current.epoch) {
       const inForce = { epoch: String(current.epoch) };
       throw refusal(Code.FailedPrecondition, "EPOCH_STALE", "a later operation has been here", inForce);
-    }
-    if (current && !current.result && !current.yieldsTo(request)) {
-      throw refusal(Code.Aborted, "SHUTDOWN_IN_PROGRESS", "another shutdown runs", { shutdownId: current.id });
     }
     const accepted = Shutdown.of(request);
     // Before anything is done: a hook that is restarted must know it.

@@ -6,7 +6,7 @@ the callbacks alone; `Process` answers it for a process of this machine.
 """
 
 from quiesce.hookkit.hook import Hook
+from quiesce.hookkit.link import Scheduler
 from quiesce.hookkit.process import Process
-from quiesce.hookkit.refusal import Refusal
 
-__all__ = ["Hook", "Process", "Refusal"]
+__all__ = ["Hook", "Process", "Scheduler"]

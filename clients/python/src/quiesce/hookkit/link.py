@@ -22,7 +22,8 @@ _LINE_MAX = 512
 _PIECE = 64 * 1024
 # A registration is waited for no longer than this; schedulers answer within milliseconds.
 _CALL_LIMIT = 10.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+# Rule A5.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 # Behind a connection, since the scheduler was there: half of what it waits for a hook.
 _LONGEST_ABSENCE = 5.0
 # After this time a connection was a good one, and the next try comes quickly.
@@ -37,11 +38,22 @@ class AttachError(Exception):
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Where the scheduler is, and what proves who calls: files for TLS, a file with a join token."""
+    """Where the scheduler is, and what proves who calls.
+
+    `ca`, `cert` and `key` are PEM files for https://. `join_token_file` is the file with the token the instance joins with,
+    where access is enforced; it gets a credential of its own, which is kept in the state directory, and needs the file no
+    more.
+    """
 
     url: str
-    files: Files = Files()
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
     join_token_file: str | os.PathLike[str] | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files(self.ca, self.cert, self.key)
 
 
 class Pauses:

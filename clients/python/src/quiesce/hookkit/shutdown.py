@@ -153,16 +153,16 @@ class Shutdowns:
             if current is not None and current.id == request.shutdown_id:
                 self._join(current, request)
                 return current
+            if current is not None and current.result is None and not current.yields_to(request):
+                message = "another shutdown runs"
+                raise Refusal(grpc.StatusCode.ABORTED, "SHUTDOWN_IN_PROGRESS", message, shutdownId=current.id)
             if current is not None and 0 < request.epoch < current.epoch:
                 raise _precondition("EPOCH_STALE", "a later operation has been here", epoch=str(current.epoch))
-            if current is not None and current.result is None:
-                if not current.yields_to(request):
-                    message = "another shutdown runs"
-                    raise Refusal(grpc.StatusCode.ABORTED, "SHUTDOWN_IN_PROGRESS", message, shutdownId=current.id)
-                current.superseded_by = request.shutdown_id
             shutdown = Shutdown(request)
             # Before anything is done: a hook that is restarted must know it.
             self._record(shutdown)
+            if current is not None and current.result is None:
+                current.superseded_by = shutdown.id
             self._current = shutdown
             self.changed.notify_all()
         told = shutdown_hook_pb2.ShutdownRequest()

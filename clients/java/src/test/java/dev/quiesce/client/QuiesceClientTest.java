@@ -8,6 +8,8 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.quiesce.examples.Migrate;
+import dev.quiesce.v1.AccessGrpc;
+import dev.quiesce.v1.AgentGatewayGrpc;
 import dev.quiesce.v1.Application;
 import dev.quiesce.v1.CreateApplicationRequest;
 import dev.quiesce.v1.CreateTokenRequest;
@@ -18,10 +20,15 @@ import dev.quiesce.v1.ListInstancesRequest;
 import dev.quiesce.v1.MigrateApplicationRequest;
 import dev.quiesce.v1.Operation;
 import dev.quiesce.v1.OperationEvent;
+import dev.quiesce.v1.SchedulerGrpc;
 import dev.quiesce.v1.ShutdownPolicy;
 import dev.quiesce.v1.Token;
+import io.grpc.CallOptions;
+import io.grpc.MethodDescriptor;
+import io.grpc.ServiceDescriptor;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import io.grpc.stub.ClientCalls;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
@@ -262,6 +269,47 @@ class QuiesceClientTest {
     Files.writeString(readable, "qbt1.x");
     Files.setPosixFilePermissions(readable, PosixFilePermissions.fromString("rw-r--r--"));
     assertThrows(IOException.class, () -> QuiesceClient.builder(SECURE).tokenFile(readable));
+  }
+
+  @Test
+  void everyRpcOfTheContractIsAnswered() {
+    int answered = 0;
+    for (ServiceDescriptor service :
+        List.of(
+            SchedulerGrpc.getServiceDescriptor(),
+            AccessGrpc.getServiceDescriptor(),
+            AgentGatewayGrpc.getServiceDescriptor())) {
+      for (MethodDescriptor<?, ?> method : service.getMethods()) {
+        Problem problem = answer(method);
+        assertTrue(problem == null || problem.reason().equals("INVALID_FIELD"), method + ": " + problem);
+        answered++;
+      }
+    }
+    assertTrue(answered >= 31, "" + answered);
+  }
+
+  /** With nothing in it: most are refused, and say which field it is that is missing. */
+  private <Q, A> Problem answer(MethodDescriptor<Q, A> method) {
+    Q empty = ((MethodDescriptor.PrototypeMarshaller<Q>) method.getRequestMarshaller()).getMessagePrototype();
+    CallOptions options = CallOptions.DEFAULT.withDeadlineAfter(20, TimeUnit.SECONDS);
+    try {
+      if (method.getType() == MethodDescriptor.MethodType.UNARY) {
+        ClientCalls.blockingUnaryCall(client.channel(), method, options, empty);
+      } else {
+        ClientCalls.blockingServerStreamingCall(client.channel(), method, options, empty).next();
+      }
+      return null;
+    } catch (StatusRuntimeException error) {
+      return Problem.of(error);
+    }
+  }
+
+  @Test
+  void theCodeOfTheReadmeIsThatOfAnExample() throws Exception {
+    String code = Files.readString(Path.of("README.md")).split("```java\n")[1].split("```")[0];
+    String indented = code.strip().indent(4);
+    String source = Files.readString(Path.of("src/test/java/dev/quiesce/examples/Readme.java"));
+    assertTrue(source.contains(indented), indented);
   }
 
   @Test

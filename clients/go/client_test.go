@@ -86,6 +86,41 @@ func TestProgressIsFollowedAndResumed(t *testing.T) {
 	}
 }
 
+func TestFollowingSurvivesLostConnections(t *testing.T) {
+	w := testbed.New(t, testbed.Open, quiesce.Options{})
+	w.Create(nil)
+	application := w.Application("deaf")
+	w.Hook(testbed.Open, nil)
+	w.Ready()
+	relay := w.Relay(testbed.Open)
+	cut := w.Connect(relay.URL, quiesce.Options{})
+	operation, err := cut.Migrate(w.Ctx, w.Name, "b", "")
+	w.Must(err)
+	var told []*quiescev1.OperationEvent
+	var last *quiescev1.Operation
+	for event, err := range cut.Follow(w.Ctx, operation.Name, "") {
+		w.Must(err)
+		last = event.Operation
+		if event.ResumeToken != "" {
+			told = append(told, event)
+		}
+		// Once there is something to go on behind.
+		if event.ResumeToken != "" && relay.Connections() == 1 {
+			relay.Cut()
+		} else if relay.Connections() > 1 {
+			w.Kill(application)
+		}
+	}
+	if relay.Connections() < 2 || last.GetState() != quiescev1.Operation_STATE_SUCCEEDED {
+		t.Fatal(relay.Connections(), last)
+	}
+	whole := w.Events(w.Client, operation.Name, told[0].ResumeToken)
+	same := func(a, b *quiescev1.OperationEvent) bool { return a.Revision == b.Revision }
+	if !slices.EqualFunc(told[1:], whole, same) {
+		t.Errorf("something is missing, or came twice: %v", told)
+	}
+}
+
 func TestTheExampleMigrates(t *testing.T) {
 	w := testbed.New(t, testbed.Open, quiesce.Options{})
 	w.Create(nil)

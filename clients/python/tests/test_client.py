@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import CA, EXAMPLES, OPEN, SECURE, TOKEN_FILE, World
+from conftest import CA, EXAMPLES, OPEN, SECURE, TOKEN_FILE, Relay, World
 from google.protobuf import duration_pb2, message_factory
 
 import quiesce
@@ -55,6 +56,32 @@ def test_progress_is_followed_and_resumed(client: quiesce.Client, world: World) 
         for place, event in enumerate(told):
             rest = [later.revision for later in another.follow(operation.name, resume_token=event.resume_token)]
             assert rest == revisions[place + 1 :]
+
+
+def test_following_survives_lost_connections(client: quiesce.Client, world: World) -> None:
+    world.create(client)
+    application = world.application("deaf")
+    world.hook(OPEN)
+    world.ready(client)
+    with contextlib.closing(Relay(OPEN)) as relay, quiesce.connect(relay.url) as cut:
+        operation = cut.migrate(world.name, "b")
+        events = []
+        for event in cut.follow(operation.name):
+            events.append(event)
+            # Once there is something to go on behind.
+            if event.resume_token and relay.connections == 1:
+                relay.cut()
+            elif relay.connections > 1 and application.poll() is None:
+                application.kill()
+                application.wait()
+    assert relay.connections > 1 and events[-1].operation.state == Operation.STATE_SUCCEEDED
+    told = [event.revision for event in events if event.resume_token]
+    whole = [event.revision for event in client.follow(operation.name, resume_token=first_token(events))]
+    assert told[1:] == whole, "nothing is missing, nothing comes twice"
+
+
+def first_token(events: list[types_pb2.OperationEvent]) -> str:
+    return next(event.resume_token for event in events if event.resume_token)
 
 
 def test_the_example_migrates(client: quiesce.Client, world: World) -> None:
@@ -171,7 +198,9 @@ def test_every_rpc_of_the_contract_is_answered(client: quiesce.Client) -> None:
     assert answered >= 31
 
 
-def test_the_example_of_the_readme_migrates(client: quiesce.Client, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_readme_migrates(
+    client: quiesce.Client, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.create(client)
     world.agent(OPEN)
     world.ready(client)

@@ -8,8 +8,16 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, connect, Problem } from "../src/client.js";
-import { Access, AgentGateway, Scheduler, Operation_State as State, OperationEvent_Type as Type, Token_Role as Role } from "../src/v1.js";
-import { CA, OPEN, SECURE, SECURED, World } from "./world.js";
+import {
+  Access,
+  AgentGateway,
+  Operation_State as State,
+  type OperationEvent,
+  OperationEvent_Type as Type,
+  Scheduler,
+  Token_Role as Role,
+} from "../src/v1.js";
+import { CA, OPEN, Relay, SECURE, SECURED, World } from "./world.js";
 
 async function problemOf(call: Promise<unknown>): Promise<Problem> {
   try {
@@ -60,6 +68,34 @@ test("progress is followed and resumed", async (t) => {
       told.slice(place + 1).map((later) => later.revision),
     );
   }
+});
+
+test("following survives lost connections", async (t) => {
+  const world = new World(t);
+  await world.create();
+  const application = await world.application("deaf");
+  world.hook(OPEN, []);
+  await world.ready();
+  const relay = await Relay.before(t, OPEN);
+  const cut = world.connect(relay.url);
+  const { name } = await cut.migrate(world.name, "b");
+  const told: OperationEvent[] = [];
+  let last: State | undefined;
+  for await (const event of cut.follow(name)) {
+    last = event.operation?.state;
+    if (event.resumeToken) told.push(event);
+    // Once there is something to go on behind.
+    if (event.resumeToken && relay.connections === 1) relay.cut();
+    else if (relay.connections > 1) await world.kill(application);
+  }
+  assert(relay.connections > 1);
+  assert.equal(last, State.SUCCEEDED);
+  const whole = await world.events(name, told[0]!.resumeToken);
+  assert.deepEqual(
+    told.slice(1).map((event) => event.revision),
+    whole.map((event) => event.revision),
+    "nothing is missing, nothing comes twice",
+  );
 });
 
 test("following is broken off", async (t) => {

@@ -4,6 +4,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type AddressInfo, connect as connectTcp, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -40,6 +41,45 @@ export async function collect<T>(stream: AsyncIterable<T>): Promise<T[]> {
   const found: T[] = [];
   for await (const one of stream) found.push(one);
   return found;
+}
+
+/** Stands between a client and a scheduler, and can cut every connection. */
+export class Relay {
+  connections = 0;
+  readonly #open = new Set<Socket>();
+
+  private constructor(
+    readonly url: string,
+    readonly server: Server,
+  ) {}
+
+  static async before(test: TestContext, target: string): Promise<Relay> {
+    const { hostname, port } = new URL(target);
+    const server = createServer((near) => {
+      const far = connectTcp(Number(port), hostname);
+      relay.connections += 1;
+      for (const [one, other] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        relay.#open.add(one);
+        one.pipe(other);
+        one.on("error", () => {}).on("close", () => other.destroy());
+      }
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const relay: Relay = new Relay(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, server);
+    test.after(() => {
+      server.close();
+      relay.cut();
+    });
+    return relay;
+  }
+
+  cut(): void {
+    for (const socket of this.#open) socket.destroy();
+    this.#open.clear();
+  }
 }
 
 /** The application of one test and the processes it starts, ended with it. */

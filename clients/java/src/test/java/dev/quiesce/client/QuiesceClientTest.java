@@ -30,6 +30,7 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.ClientCalls;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.file.Files;
@@ -100,11 +101,16 @@ class QuiesceClientTest {
 
   /** The real agent with a real application, waited for until the scheduler says that it is ready. */
   private void agent() throws Exception {
+    agent("sleep", "1000");
+  }
+
+  private void agent(String... application) throws Exception {
     create(ShutdownPolicy.getDefaultInstance());
     ProcessBuilder builder =
         new ProcessBuilder(
             environment("QUIESCE_TEST_AGENT"), "--application", name, "--cluster", "a", "--instance", "one",
-            "--scheduler", OPEN, "--state-dir", place.resolve("agent").toString(), "--", "sleep", "1000");
+            "--scheduler", OPEN, "--state-dir", place.resolve("agent").toString(), "--");
+    builder.command().addAll(List.of(application));
     Path log = place.resolve("agent.log");
     processes.add(builder.redirectErrorStream(true).redirectOutput(log.toFile()).start());
     ListInstancesRequest ready =
@@ -169,6 +175,40 @@ class QuiesceClientTest {
       List<OperationEvent> rest = events(another, operation.getName(), told.get(place).getResumeToken());
       assertEquals(revisions(told.subList(place + 1, told.size())), revisions(rest));
     }
+  }
+
+  @Test
+  void followingSurvivesLostConnections() throws Exception {
+    Path leave = place.resolve("leave");
+    // Takes its time, until the file is there.
+    agent("sh", "-c", "trap : TERM; while [ ! -e " + leave + " ]; do sleep 0.05; done");
+    List<OperationEvent> events = new ArrayList<>();
+    String operation;
+    try (Relay relay = new Relay(OPEN)) {
+      QuiesceClient cut = opened(QuiesceClient.builder(relay.url()));
+      operation = cut.migrate(name, "b", "a test").getName();
+      cut.follow(
+          operation,
+          "",
+          event -> {
+            events.add(event);
+            try {
+              // Once there is something to go on behind.
+              if (!event.getResumeToken().isEmpty() && relay.connections() == 1) {
+                relay.cut();
+              } else if (relay.connections() > 1) {
+                Files.writeString(leave, "");
+              }
+            } catch (IOException error) {
+              throw new UncheckedIOException(error);
+            }
+          });
+      assertTrue(relay.connections() > 1);
+    }
+    assertEquals(Operation.State.STATE_SUCCEEDED, events.get(events.size() - 1).getOperation().getState());
+    List<OperationEvent> told = events.stream().filter(event -> !event.getResumeToken().isEmpty()).toList();
+    List<OperationEvent> whole = events(client, operation, told.get(0).getResumeToken());
+    assertEquals(revisions(whole), revisions(told.subList(1, told.size())));
   }
 
   private static List<Long> revisions(List<OperationEvent> events) {

@@ -3,7 +3,7 @@
 //! Plays the scheduler's side of `proto/quiesce/v1/agent_gateway.proto` for one instance, keeps a record of what happened
 //! when, and can be told to misbehave as networks and schedulers do. It decides nothing about the hook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 use uuid::Uuid;
 
 use crate::reach::{Endpoint, Line, ReachError};
@@ -266,9 +267,12 @@ impl Gateway {
         self.take(tap).await;
     }
 
-    /// Spends the token.
+    /// Spends the token. A line that is only nearly right is let pass, or nothing else could be checked; A01 judges it.
     fn judge(&self, line: &[u8]) -> &'static str {
-        let Some(token) = token_of(line) else { return "QUIESCE/1 ERROR INVALID_ARGUMENT INVALID_FIELD\r\n" };
+        let text = String::from_utf8_lossy(line);
+        let Some(token) = text.split_whitespace().nth(2) else {
+            return "QUIESCE/1 ERROR INVALID_ARGUMENT INVALID_FIELD\r\n";
+        };
         let mut good = false;
         let mut refused = false;
         self.inner.state.send_modify(|state| {
@@ -356,7 +360,7 @@ impl AgentGateway for Gateway {
         let v1::AdmitStartRequest { last_epoch, held_by, .. } = request.into_inner();
         if !held_by.is_empty() {
             // Nothing that was stopped comes back by itself.
-            return Err(Status::failed_precondition("the operation that stopped it is open"));
+            return Err(refusal("START_NOT_PERMITTED", "the operation that stopped it is open"));
         }
         let mut epoch = 0;
         self.inner.state.send_modify(|state| {
@@ -381,8 +385,14 @@ impl AgentGateway for Gateway {
         &self,
         _: Request<v1::ExtendDeadlineRequest>,
     ) -> Result<Response<v1::ExtendDeadlineResponse>, Status> {
-        Err(Status::failed_precondition("nothing is granted here"))
+        Err(refusal("EXTENSION_EXHAUSTED", "nothing is granted here"))
     }
+}
+
+fn refusal(reason: &str, message: &str) -> Status {
+    let metadata = HashMap::<String, String>::new();
+    let details = ErrorDetails::with_error_info(reason, quiesce_protocol::ERROR_DOMAIN, metadata);
+    Status::with_error_details(Code::FailedPrecondition, message, details)
 }
 
 /// A connection whose first byte has been looked at.

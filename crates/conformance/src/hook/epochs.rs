@@ -325,7 +325,7 @@ async fn start_of_what_stops(stage: &Stage) -> Verdict {
     reports.until_phase(ShutdownPhase::Stopping).await?;
     let answer = start_refusal(&running, running.start_request(epoch)).await?;
     refused(answer, &[Code::Aborted], "SHUTDOWN_IN_PROGRESS")?;
-    reports.report(PLENTY).await.map(drop)
+    stage.expect_alive("after a start that was refused").await
 }
 
 async fn no_epoch(stage: &Stage) -> Verdict {

@@ -107,11 +107,12 @@ impl Stage {
         let mut running = Running { stage: self, connection, signals };
         // A hook that is slow to notice is no fault of these checks; I03 judges what it says.
         while Instant::now() < end {
-            let state = running.info().await?.app_state();
-            if matches!(state, AppState::Running | AppState::Unspecified) {
-                break;
+            match running.info().await.map(|info| info.app_state()) {
+                Ok(AppState::Running | AppState::Unspecified) => break,
+                Ok(_other) => sleep(POLL).await,
+                // The fixture may have started the hook anew: what answered was the one before.
+                Err(_gone) => running.reconnect().await?,
             }
-            sleep(POLL).await;
         }
         Ok(running)
     }

@@ -2,7 +2,7 @@
 
 use quiesce_protocol::v1::ShutdownRequest;
 use quiesce_protocol::v1::stop_result::Outcome;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -119,7 +119,8 @@ async fn untouchable(stage: &Stage) -> Verdict {
         Err(status) => return refused::<()>(Err(status), &[Code::FailedPrecondition], "NOT_STOPPABLE"),
         Ok(reports) => reports,
     };
-    loop {
+    let end = Instant::now() + PLENTY;
+    while Instant::now() < end {
         match reports.next(PLENTY).await {
             Next::Report(status) => {
                 let Some(result) = &status.result else { continue };
@@ -131,4 +132,5 @@ async fn untouchable(stage: &Stage) -> Verdict {
             Next::Silence => return Err(Stop::failed(expected, "nothing comes")),
         }
     }
+    Err(Stop::failed(format!("{expected} within {PLENTY:?}"), "reports without a result"))
 }

@@ -305,7 +305,9 @@ mod tests {
     fn pauses_are_judged_by_growth_spread_and_end() {
         let seconds = |all: &[f64]| all.iter().copied().map(Duration::from_secs_f64).collect::<Vec<_>>();
         judge_pauses(&seconds(&[1.1, 1.8, 4.3, 7.2, 18.0, 33.0])).unwrap();
-        for wrong in [&[1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0][..], &[1.0, 1.1, 0.9, 1.0], &[1.0, 2.1], &[5.0, 11.0, 44.0]] {
+        for wrong in
+            [&[1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0][..], &[1.0, 1.1, 0.9, 1.0], &[1.0, 2.1], &[5.0, 11.0, 44.0]]
+        {
             assert!(judge_pauses(&seconds(wrong)).is_err(), "{wrong:?}");
         }
     }

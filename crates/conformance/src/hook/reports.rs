@@ -10,6 +10,7 @@ use quiesce_protocol::v1::{
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Status, Streaming};
 
+use super::stage::PLENTY;
 use crate::check::{Stop, tell};
 use crate::reach::Hook;
 
@@ -79,8 +80,9 @@ impl Reports {
     /// Reads until a phase at least so far on is reported, and not the end.
     pub(crate) async fn until_phase(&mut self, phase: ShutdownPhase) -> Result<ShutdownStatus, Stop> {
         let name = phase.as_str_name();
+        let end = Instant::now() + PLENTY;
         loop {
-            match self.next(super::stage::PLENTY).await {
+            match self.next(end.saturating_duration_since(Instant::now())).await {
                 Next::Report(status) if status.result.is_some() => {
                     return Err(Stop::failed(format!("a report of {name}"), show(&status)));
                 }
@@ -92,7 +94,9 @@ impl Reports {
                         format!("the call ends with {}", told(&end)),
                     ));
                 }
-                Next::Silence => return Err(Stop::failed(format!("a report of {name}"), "no report comes")),
+                Next::Silence => {
+                    return Err(Stop::failed(format!("a report of {name} within {PLENTY:?}"), "none comes"));
+                }
             }
         }
     }

@@ -261,7 +261,7 @@ async fn reports_of_a_start(stage: &Stage) -> Verdict {
     reports.report(PLENTY).await?;
     let took = began.elapsed();
     expect(took < FIRST_LIMIT, format!("a report within {FIRST_LIMIT:?}"), format!("it took {took:?}"))?;
-    reports.to_end(PLENTY).await?.map_err(|status| Stop::failed("that the call ends with OK", tell(&status)))?;
+    reports.rest(PLENTY).await?.map_err(|status| Stop::failed("that the call ends with OK", tell(&status)))?;
     let mut before: Option<&StartStatus> = None;
     for report in &reports.seen {
         let status = &report.status;

@@ -194,7 +194,7 @@ async fn again(stage: &Stage) -> Verdict {
     let request = stage.request();
     let first = running.stop(request.clone()).await?;
     let mut reports = running.shutdown(request).await?;
-    let end = reports.to_end(PLENTY).await?;
+    let end = reports.rest(PLENTY).await?;
     expect(end.is_ok(), "that the call ends with OK", told(&end))?;
     let [only] = &reports.seen[..] else {
         return Err(Stop::failed("one report", format!("{}", reports.seen.len())));
@@ -246,7 +246,7 @@ async fn deadline_of_the_call(stage: &Stage) -> Verdict {
     let called = async {
         // It may end on their side, as an error of the call or of its reports.
         if let Ok(mut reports) = running.call(request).await {
-            let _ended = reports.to_end(PLENTY).await;
+            let _ended = reports.rest(PLENTY).await;
         }
     };
     // Or on ours: not every library watches the deadline of a stream.
@@ -314,7 +314,7 @@ async fn under_way_for(reports: &mut Reports, watch: Duration) -> Verdict {
 async fn taken_over(running: &Running<'_>, reports: &mut Reports, by: ShutdownRequest) -> Verdict {
     let mut next = running.shutdown(by).await?;
     next.report(PLENTY).await?;
-    let end = reports.to_end(PLENTY).await?;
+    let end = reports.rest(PLENTY).await?;
     refused(end, &[Code::Aborted], "SHUTDOWN_SUPERSEDED")?;
     under_way_for(&mut next, WATCH).await
 }

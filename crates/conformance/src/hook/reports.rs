@@ -168,7 +168,7 @@ impl<R: Reported + 'static> Stream<R> {
     }
 
     /// Reads everything up to the end of the call.
-    pub(crate) async fn to_end(&mut self, limit: Duration) -> Result<Result<(), Status>, Stop> {
+    pub(crate) async fn rest(&mut self, limit: Duration) -> Result<Result<(), Status>, Stop> {
         let end = Instant::now() + limit;
         loop {
             match self.next(end.saturating_duration_since(Instant::now())).await {

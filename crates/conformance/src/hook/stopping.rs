@@ -280,7 +280,7 @@ fn gaps(reports: &Reports, limit: Duration) -> Verdict {
 async fn whole(stage: &Stage, request: ShutdownRequest) -> Result<(Reports, Result<(), tonic::Status>), Stop> {
     let running = stage.start(Mode::Slow).await?;
     let mut reports = running.shutdown(request).await?;
-    let end = reports.to_end(PLENTY).await?;
+    let end = reports.rest(PLENTY).await?;
     Ok((reports, end))
 }
 

@@ -1,6 +1,8 @@
 //! The suite itself under test: the reference passes everything, and each mutant fails the checks that are named for it and
 //! no others. All in memory and in virtual time, so that every wait is as long as the contract's.
 
+#![expect(clippy::unwrap_used, reason = "tests panic where they fail")]
+
 use dialling::Habit;
 use mutants::Fault;
 use quiesce_conformance::run::{Outcome, Report};

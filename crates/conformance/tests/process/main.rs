@@ -2,6 +2,8 @@
 //!
 //! The agent is the example `reference-agent`, which `cargo test` builds along with this.
 
+#![expect(clippy::unwrap_used, reason = "tests panic where they fail")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -66,11 +66,16 @@ impl Engine {
         }
     }
 
-    /// H1: a known id is joined, whatever else the request says.
+    /// H1: a known id is joined, whatever else the request says. Who joins hears how it stands by a report of its own:
+    /// the one before may have been read on another call, and `sequence` rises across calls (H4).
     pub(super) fn join(&mut self, shutdown_id: &str, token: Option<&Token>) -> Option<watch::Receiver<Progress>> {
         let shutdown = self.shutdown.as_mut().filter(|shutdown| shutdown.id() == shutdown_id)?;
         shutdown.learn(token);
-        Some(shutdown.reports.subscribe())
+        shutdown.said = None;
+        let reports = shutdown.reports.subscribe();
+        let status = self.status.borrow().clone();
+        self.publish(&status);
+        Some(reports)
     }
 
     pub(super) fn accept(&mut self, order: ShutdownOrder) -> Result<watch::Receiver<Progress>, Refusal> {

@@ -27,8 +27,8 @@ use super::record::RecordError;
 use super::refusal::Refusal;
 use super::report::{Outcome, Phase, Progress, Report, Snapshot, Verdict};
 use super::shutdown::{Kill, Recorded, Shutdown, Stage, message, verdict};
-use super::token::Token;
 use crate::application::{AppStatus, End, HoldError, KillError, StopError, StopOrder};
+use crate::token::Token;
 
 /// Pause after a record that could not be written: short beside the `accept_timeout` within which the scheduler wants to
 /// hear of a shutdown, 10 s unless told otherwise, and long beside a failing write.

@@ -17,8 +17,12 @@ use crate::reach::Endpoint;
 use crate::run::Selection;
 
 /// What the files of TLS are called in the configuration.
-const TLS_SETTINGS: ConnectorSettings =
-    ConnectorSettings { authorities: "hook.tls.ca", certificate: "hook.tls.cert", key: "hook.tls.key" };
+const TLS_SETTINGS: ConnectorSettings = ConnectorSettings {
+    authorities: "hook.tls.ca",
+    certificate: "hook.tls.cert",
+    key: "hook.tls.key",
+    without: "leave out https://",
+};
 
 /// Checks whether a hook keeps the rules of quiesce.v1.ShutdownHook
 #[derive(Debug, Clone, Parser)]

@@ -106,7 +106,7 @@ impl World {
         let records = if forgets { Records::on(Arc::<Paper>::default()) } else { Records::on(shelf) };
         match &self.way {
             Way::Agent { gateway, listens } => {
-                let listen = listens.then(|| Listen { address: "127.0.0.1:0".to_owned(), advertise: None });
+                let listen = listens.then(|| Listen { address: "127.0.0.1:0".to_owned(), advertise: None, tls: None });
                 let parts = Parts {
                     options,
                     records,

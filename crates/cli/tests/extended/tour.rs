@@ -109,12 +109,12 @@ fn grpcurl(pages: &mut Pages, shell: &mut Shell) {
 /// What docs/operations.md says of TLS and tokens, on an address that is not loopback.
 fn secured(pages: &mut Pages, shell: &mut Shell) {
     shell.does("ip addr add 10.0.0.7/32 dev lo; rm -r /var/lib/quiesce/*");
-    for line in [
-        "quiesce pki init pki",
-        "quiesce pki issue pki scheduler.example.net 10.0.0.7",
-        "quiesce pki issue pki --agent shop/shop-0",
-        "quiesce pki issue pki spiffe://example.org/people/ann",
-    ] {
+    // Three commands more than on loopback, each named by what the one before it says.
+    says(&shell.fails("quiesce scheduler --listen 0.0.0.0:7600"), "quiesce pki init DIR");
+    says(&shell.does(&pages.take("quiesce pki init pki")), "quiesce pki issue pki HOST");
+    let issued = shell.does(&pages.take("quiesce pki issue pki scheduler.example.net 10.0.0.7"));
+    says(&issued, "quiesce scheduler --listen 0.0.0.0:7600 --tls-cert pki/scheduler.example.net.pem");
+    for line in ["quiesce pki issue pki --agent shop/shop-0", "quiesce pki issue pki spiffe://example.org/people/ann"] {
         shell.does(&pages.take(line));
     }
     let shown = shell.does(&pages.take("quiesce pki show pki/shop-0.pem"));
@@ -124,6 +124,9 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
 
     let scheduler = pages.take("quiesce scheduler --listen 0.0.0.0:7600 --tls-cert");
     shell.starts(&scheduler, "QUIESCE_TOKEN_FILE=/var/lib/quiesce/scheduler/admin.token quiesce get clusters");
+    let next = shell.does("cat background.log");
+    says(&next, "quiesce --ca FILE --token-file FILE token create --role agent --application NAME --out join.token");
+    says(&next, "--ca FILE --join-token-file join.token -- COMMAND");
     shell.does(&pages.take("export QUIESCE_TOKEN_FILE=/var/lib/quiesce/scheduler/admin.token"));
     shell.does(&pages.take("quiesce get applications --scheduler https://scheduler.example.net:7600 --ca ca.pem"));
     let ann = shell.does(&pages.take("quiesce token create --role operator --name ann"));
@@ -153,7 +156,17 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
     assert!(refused.contains("CREDENTIALS_INVALID") || refused.contains("Unauthenticated"), "{refused}");
     shell.does("kill %1; wait %1");
     let web = pages.take("quiesce scheduler --web-origins https://ops.example.net");
-    shell.starts(&web, "QUIESCE_SCHEDULER=http://127.0.0.1:7600 quiesce get clusters");
+    shell.does("rm -r /var/lib/quiesce/*; export QUIESCE_SCHEDULER=http://127.0.0.1:7600; unset QUIESCE_CA");
+    shell.starts(&web, "quiesce get clusters");
+    let krake = pages.take("quiesce agent --application shop --cluster edge-1 --stop-url");
+    shell.does(&krake.replace("/start.sh", "sleep 1000 >krake.log 2>&1 &"));
+    shell.does_at_last("quiesce get instances", "READY");
+}
+
+/// That a program says what to do next.
+#[track_caller]
+fn says(printed: &str, what: &str) {
+    assert!(printed.contains(what), "{what:?} is not in: {printed}");
 }
 
 /// With the directory of backups where there is one.

@@ -21,6 +21,14 @@ test *ARGS:
 fuzz *ARGS:
     fuzz/run {{ ARGS }}
 
+# Generates what the clients have of proto/, in every language. `just gen --check` says whether it is up to date.
+gen *ARGS:
+    clients/generate {{ ARGS }}
+
+# The clients and hook kits against what `cargo build` has made: `just clients`, or `just clients python go`.
+clients *ARGS:
+    clients/test {{ ARGS }}
+
 # The API documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -D rustdoc::private_intra_doc_links" cargo doc --no-deps

@@ -17,6 +17,7 @@ use quiesce_runtime::duration;
 use quiesce_runtime::telemetry::{Format, Telemetry};
 use rustix::system::uname;
 
+use crate::delegate::StopUrl;
 use crate::gate::StartMode;
 use crate::identity::{Identity, sanitise_instance};
 use crate::life::Reach;
@@ -74,6 +75,11 @@ pub struct AgentArgs {
     /// Tell it to stop by a command instead; its exit is no proof, the end of the processes is
     #[arg(long, env = "QUIESCE_STOP_COMMAND", value_name = "CMD", conflicts_with = "stop_signal")]
     pub stop_command: Option<CommandLine>,
+
+    /// Ask it to stop at this URL instead, as Krake did: its own script answers, and reports at $KRAKE_SHUTDOWN_URL. The
+    /// report is no proof, the end of the processes is
+    #[arg(long, env = "QUIESCE_STOP_URL", value_name = "URL", conflicts_with_all = ["stop_signal", "stop_command"])]
+    pub stop_url: Option<StopUrl>,
 
     /// Run this before telling it to stop; until it ends a shutdown can be cancelled. A failure keeps it running
     #[arg(long, env = "QUIESCE_DRAIN_COMMAND", value_name = "CMD")]
@@ -233,9 +239,10 @@ impl AgentArgs {
         };
         let wire = |duration: Duration| prost_types::Duration::try_from(duration).ok();
         let mut supervise = Config::new(self.command);
-        supervise.stop = match self.stop_command {
-            Some(command) => StopMethod::Command(command),
-            None => StopMethod::Signals(self.stop_signal),
+        supervise.stop = match (self.stop_command, self.stop_url) {
+            (Some(command), _) => StopMethod::Command(command),
+            (None, Some(url)) => StopMethod::Script(url),
+            (None, None) => StopMethod::Signals(self.stop_signal),
         };
         supervise.ready = match (self.ready_command, self.ready_tcp) {
             (Some(command), _) => Probe::Command(command),

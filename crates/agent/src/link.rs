@@ -37,6 +37,9 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// A connection that lasted this long was a good one: the next try to connect comes quickly again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 
+/// The first pause before an agent dials in again; rule A5.
+const FIRST_REDIAL: Duration = Duration::from_secs(1);
+
 /// Longest pause behind a connection, good or not. The scheduler was there to be dialled, so it is spared no more than
 /// one dial in so many seconds; and an agent that stays away for longer than half of the default `accept_timeout` (10 s)
 /// makes operations fail.
@@ -130,7 +133,8 @@ struct Redial {
 
 impl Redial {
     fn new(machine: &Machine) -> Self {
-        Self { unreachable: gateway::pauses(machine), lost: gateway::pauses_up_to(LONGEST_ABSENCE, machine) }
+        let pauses = |longest| Backoff::new(FIRST_REDIAL, longest, machine.randomness());
+        Self { unreachable: pauses(gateway::LONGEST_PAUSE), lost: pauses(LONGEST_ABSENCE) }
     }
 
     /// The pause behind a try; `lasted` is how long the connection did, if there was one.
@@ -306,8 +310,9 @@ mod tests {
         assert!(longest(&mut redial, brief) <= LONGEST_ABSENCE * 6 / 5);
         assert!(longest(&mut redial, None) > LONGEST_ABSENCE * 2, "a scheduler that is not there is spared");
         assert!(redial.pause(brief) <= LONGEST_ABSENCE * 6 / 5);
-        assert!(redial.pause(Some(GOOD_CONNECTION)) < Duration::from_secs(1));
-        assert!(redial.pause(None) < Duration::from_secs(1));
+        let first = FIRST_REDIAL * 4 / 5..=FIRST_REDIAL * 6 / 5;
+        assert!(first.contains(&redial.pause(Some(GOOD_CONNECTION))));
+        assert!(first.contains(&redial.pause(None)));
     }
 
     #[tokio::test]

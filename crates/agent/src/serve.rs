@@ -24,8 +24,8 @@ use tonic::{Code, Request, Status};
 use tower::Layer as _;
 use tower::util::{BoxCloneSyncService, MapResponse, MapResponseLayer};
 
-use crate::hook::token::Digest;
 use crate::hook::{Hook, HookRefusal};
+use crate::token::Digest;
 
 /// The agent sends an HTTP/2 PING this often (rule A3): below the 60 s after which load balancers and NAT forget a
 /// silent connection.

@@ -168,7 +168,7 @@ impl Access {
             if throttled {
                 return Err(Problem::LimitExceeded { limit: "failed authentications from this address" });
             }
-            info!(peer = ?call.from, method = call.method, why = call.error, "a caller was not let in");
+            info!(peer = call.from.map(tracing::field::display), method = call.method, why = call.error, "a caller was not let in");
         }
         if call.is_recorded() {
             self.record(entry, call).await;

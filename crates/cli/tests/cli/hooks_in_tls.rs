@@ -251,7 +251,7 @@ async fn certificates_are_renewed_under_a_running_shutdown() {
 #[tokio::test]
 async fn a_hook_whose_certificate_is_for_somebody_else_is_named_with_the_remedy() {
     let ground = Ground::new().await;
-    let _scheduler = ground.scheduler().await;
+    let scheduler = ground.scheduler().await;
     ground.join_token().await;
     // As issued for dialling in: it says who the agent is, and not where.
     ground.pki(&["issue"], &["--agent", "shop/c"]).await;
@@ -262,6 +262,7 @@ async fn a_hook_whose_certificate_is_for_somebody_else_is_named_with_the_remedy(
         if told.stdout.contains(says) { Ok(()) } else { Err(format!("{}{}", told.stdout, told.stderr)) }
     })
     .await;
+    assert!(scheduler.wait_for_line("a hook does not answer", SOON).await.contains(says));
     // Issued again with the address, it is noticed without any restart.
     ground.issue("c").await;
     eventually("the hook to be reached", SOON, async || {

@@ -29,5 +29,6 @@ mod secured;
 mod stack;
 mod targets;
 mod tools;
+mod tour;
 mod unfenced;
 mod writer;

@@ -1,0 +1,12 @@
+"""A kit for shutdown hooks: two callbacks, `stop` and `running`, and the rules of quiesce.v1.ShutdownHook around them.
+
+The kit owns what is easily got wrong: one stop for a shutdown however often it is asked for, reports in time, one shutdown
+at a time, the completion token, credentials, registration, dialling in. Whether the application really runs is known to
+the callbacks alone; `Process` answers it for a process of this machine.
+"""
+
+from quiesce.hookkit.hook import Hook
+from quiesce.hookkit.link import Scheduler
+from quiesce.hookkit.process import Process
+
+__all__ = ["Hook", "Process", "Scheduler"]

@@ -13,6 +13,7 @@ mod disk;
 mod external;
 mod instances;
 mod kills;
+mod krake;
 mod mariadb;
 mod misbehaving;
 mod partitions;

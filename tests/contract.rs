@@ -13,6 +13,9 @@ use prost_reflect::{
 };
 use quiesce_protocol::FILE_DESCRIPTOR_SET;
 
+#[path = "contract/page.rs"]
+mod page;
+
 const PACKAGE: &str = "quiesce.v1";
 
 /// `*_token` fields that are no secrets: positions in a history or a listing.

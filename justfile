@@ -35,7 +35,7 @@ doc:
 
 # Licences, bans, sources, advisories. Needs cargo-deny.
 deny:
-    cargo deny check
+    cargo deny --workspace --all-features check
 
 # Everything CI does, the extended suite included; as root, since it installs Debian packages that are missing.
 extended:

@@ -13,6 +13,8 @@
 )]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/quiesce.v1.rs"));
+    // `Debug` of the messages that carry secrets, without these.
+    include!(concat!(env!("OUT_DIR"), "/quiesce.v1.debug.rs"));
 }
 
 /// The encoded `google.protobuf.FileDescriptorSet` of package `quiesce.v1` and its imports, comments included.
@@ -20,3 +22,6 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 /// `google.rpc.ErrorInfo.domain` of every error of the contract.
 pub const ERROR_DOMAIN: &str = "quiesce.v1";
+
+#[cfg(test)]
+mod tests;

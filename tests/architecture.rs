@@ -27,6 +27,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("quiesce-agent", &["quiesce-mutation", "quiesce-protocol", "quiesce-runtime"]),
     ("quiesce-demo", &["quiesce-protocol", "quiesce-runtime"]),
+    // Judges hooks by the contract alone: it must not know what any of them looks like inside.
+    ("quiesce-conformance", &["quiesce-protocol", "quiesce-runtime"]),
     // The binary links scheduler and agent only to start them; everything else goes over the public API.
     ("quiesce-cli", &["quiesce-agent", "quiesce-demo", "quiesce-protocol", "quiesce-runtime", "quiesce-scheduler"]),
     // Calls the functions of bytes that these two keep behind their feature `fuzzing`.
@@ -80,7 +82,11 @@ const EXCLUSIVE: &[(&str, &[&str], &str)] = &[
     ("rustls", &["quiesce-runtime"], "runtime::tls is the one place where TLS is set up"),
     ("tokio-rustls", &["quiesce-runtime"], "runtime::tls is the one place where TLS is set up"),
     ("x509-parser", &["quiesce-runtime"], "runtime::tls is the one place where certificates are read"),
-    ("clap", &["quiesce-agent", "quiesce-cli", "quiesce-scheduler"], "only what has flags of its own parses any"),
+    (
+        "clap",
+        &["quiesce-agent", "quiesce-cli", "quiesce-conformance", "quiesce-scheduler"],
+        "only what has flags of its own parses any",
+    ),
     ("libfuzzer-sys", &["quiesce-fuzz"], "everything else is built without a C++ compiler"),
     ("kube", &["quiesce-kubernetes"], "only the placement driver knows Kubernetes"),
     ("s3s", &["quiesce-demo"], "S3 stays out of production binaries"),

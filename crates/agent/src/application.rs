@@ -387,6 +387,9 @@ pub enum StartError {
     /// The start could not be made durable; nothing was started.
     #[error("cannot record the start, so nothing was started")]
     NotDurable(#[source] BoxError),
+    /// The application would have nowhere to report that its script is done; nothing was started.
+    #[error("cannot listen for the report of the application's script, so nothing was started")]
+    Deaf(#[source] std::io::Error),
     /// The command could not be executed. The epoch is used up.
     #[error("cannot execute {command}")]
     Spawn {

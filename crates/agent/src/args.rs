@@ -3,6 +3,8 @@
 //! Owns the flags, their environment variables and their checks; everything wrong is found at once. What comes out is
 //! [`Settings`]: complete and valid, so that nothing else reads flags or environment.
 
+mod reach;
+
 use std::collections::HashMap;
 use std::env;
 use std::ffi::OsString;
@@ -12,18 +14,18 @@ use std::time::Duration;
 use clap::Args;
 use quiesce_protocol::v1;
 use quiesce_runtime::duration;
-use quiesce_runtime::secret_file;
-use quiesce_runtime::telemetry::{Format, Telemetry, chain};
-use quiesce_runtime::tls::{ConnectorFiles, ConnectorSettings};
+use quiesce_runtime::telemetry::{Format, Telemetry};
 use rustix::system::uname;
 
+use crate::delegate::StopUrl;
 use crate::gate::StartMode;
 use crate::identity::{Identity, sanitise_instance};
-use crate::life::{Listen, Reach};
+use crate::life::Reach;
 use crate::process::helper_command::CommandLine;
 use crate::process::signal::Ladder;
 use crate::readiness::Probe;
 use crate::supervise::{Config, StopMethod};
+pub use reach::ReachArgs;
 
 /// Most labels, and their sizes in bytes (`types.proto`, "Limits"): what is more is better said at the start than refused
 /// by the scheduler again and again.
@@ -49,32 +51,9 @@ pub struct AgentArgs {
     #[arg(long, env = "QUIESCE_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
 
-    /// The scheduler; need not be there yet
-    #[arg(long, env = "QUIESCE_SCHEDULER", value_name = "URL", default_value = "http://127.0.0.1:7600")]
-    pub scheduler: String,
-
-    /// Prove to the scheduler, with the token in this file, that this agent may join; afterwards it has a token of its own
-    #[arg(long, env = "QUIESCE_AGENT_JOIN_TOKEN_FILE", value_name = "FILE")]
-    pub join_token_file: Option<PathBuf>,
-    /// Trust a scheduler at https:// whose certificate these CAs have signed (PEM) [default: the system's]
-    #[arg(long, env = "QUIESCE_AGENT_CA", value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-
-    /// Show the scheduler this certificate (PEM)
-    #[arg(long, env = "QUIESCE_AGENT_CERT", value_name = "FILE", requires = "key")]
-    pub cert: Option<PathBuf>,
-
-    /// Private key of --cert (PEM), for its owner alone to read
-    #[arg(long, env = "QUIESCE_AGENT_KEY", value_name = "FILE", requires = "cert")]
-    pub key: Option<PathBuf>,
-
-    /// Serve the hook here (HOST:PORT or unix:/PATH) instead of dialling in to the scheduler
-    #[arg(long, env = "QUIESCE_LISTEN", value_name = "ADDR")]
-    pub listen: Option<String>,
-
-    /// Where the scheduler reaches --listen, when that is a wildcard address or behind a translation
-    #[arg(long, env = "QUIESCE_ADVERTISE", value_name = "HOST:PORT", requires = "listen")]
-    pub advertise: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "its own docs would become the description of the command")]
+    pub reach: ReachArgs,
 
     /// Where the agent remembers permission, run and hold over restarts; one directory per instance [default:
     /// $XDG_STATE_HOME/quiesce/agent/APPLICATION/INSTANCE, for root below /var/lib/quiesce/agent]
@@ -96,6 +75,11 @@ pub struct AgentArgs {
     /// Tell it to stop by a command instead; its exit is no proof, the end of the processes is
     #[arg(long, env = "QUIESCE_STOP_COMMAND", value_name = "CMD", conflicts_with = "stop_signal")]
     pub stop_command: Option<CommandLine>,
+
+    /// Ask it to stop at this URL instead, as Krake did: its own script answers, and reports at $KRAKE_SHUTDOWN_URL. The
+    /// report is no proof, the end of the processes is
+    #[arg(long, env = "QUIESCE_STOP_URL", value_name = "URL", conflicts_with_all = ["stop_signal", "stop_command"])]
+    pub stop_url: Option<StopUrl>,
 
     /// Run this before telling it to stop; until it ends a shutdown can be cancelled. A failure keeps it running
     #[arg(long, env = "QUIESCE_DRAIN_COMMAND", value_name = "CMD")]
@@ -230,36 +214,12 @@ impl AgentArgs {
             problems.push(error.to_string());
         }
         let labels = self.labels(&mut problems);
-        let own = self.cert.clone().zip(self.key.clone());
-        let files = ConnectorFiles { authorities: self.ca.clone(), own, settings: ConnectorSettings::FLAGS };
-        let tls = self.scheduler.starts_with("https://").then_some(files);
-        if tls.is_none() && (self.ca.is_some() || self.cert.is_some()) {
-            let url = &self.scheduler;
-            problems.push(format!("--ca, --cert and --key are for a scheduler at https://, and --scheduler is {url}"));
-        }
-        if let Some(listen) = &self.listen
-            && self.advertise.is_none()
-            && is_wildcard(listen)
-        {
-            problems
-                .push(format!("--listen {listen} needs --advertise HOST:PORT: the scheduler cannot dial a wildcard"));
-        }
-        if let Some(address) = self.listen.as_ref().filter(|address| !is_address(address)) {
-            problems.push(format!("--listen {address:?} is neither HOST:PORT nor unix:/PATH"));
-        }
+        let join_token_file = self.reach.join_token_file.clone();
+        let reach = self.reach.resolve(&mut problems);
         for (flag, time) in [("--grace-period", self.grace_period), ("--max-extension", self.max_extension)] {
             if time.is_some_and(|time| time > POLICY_MAX) {
                 problems.push(format!("{flag} is longer than {}", duration::format(POLICY_MAX)));
             }
-        }
-        if let Some(address) = self.advertise.as_ref().filter(|address| !is_address(address)) {
-            problems.push(format!("--advertise {address:?} is not HOST:PORT"));
-        }
-        // One that is not there any more may have been used up.
-        if let Some(Err(error)) = self.join_token_file.as_deref().map(secret_file::read)
-            && !error.is_missing()
-        {
-            problems.push(format!("--join-token-file: {}", chain(&error)));
         }
         if let Some(address) = self.ready_tcp.as_ref().filter(|address| !address.contains(':')) {
             problems.push(format!("--ready-tcp {address:?} is not HOST:PORT"));
@@ -279,9 +239,10 @@ impl AgentArgs {
         };
         let wire = |duration: Duration| prost_types::Duration::try_from(duration).ok();
         let mut supervise = Config::new(self.command);
-        supervise.stop = match self.stop_command {
-            Some(command) => StopMethod::Command(command),
-            None => StopMethod::Signals(self.stop_signal),
+        supervise.stop = match (self.stop_command, self.stop_url) {
+            (Some(command), _) => StopMethod::Command(command),
+            (None, Some(url)) => StopMethod::Script(url),
+            (None, None) => StopMethod::Signals(self.stop_signal),
         };
         supervise.ready = match (self.ready_command, self.ready_tcp) {
             (Some(command), _) => Probe::Command(command),
@@ -290,10 +251,8 @@ impl AgentArgs {
         };
         supervise.success = self.success_exit_code;
         supervise.path = surroundings.path;
-        let listen = self.listen.map(|address| Listen { address, advertise: self.advertise });
-        let reach = Reach::Sockets { scheduler: self.scheduler, tls, listen };
         let settings = Settings {
-            join_token_file: self.join_token_file,
+            join_token_file,
             standby: self.standby,
             start: self.start,
             drain_command: self.drain_command,
@@ -334,17 +293,6 @@ fn is_label(key: &str, value: &str) -> bool {
     (1..=LABEL_KEY_MAX).contains(&key.len())
         && value.len() <= LABEL_VALUE_MAX
         && !key.chars().chain(value.chars()).any(char::is_control)
-}
-
-fn is_address(address: &str) -> bool {
-    match address.strip_prefix("unix:") {
-        Some(path) => path.starts_with('/'),
-        None => address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
-    }
-}
-
-fn is_wildcard(address: &str) -> bool {
-    address.rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]"))
 }
 
 #[cfg(test)]
@@ -395,6 +343,6 @@ mod tests {
                   --grace-period 25h --max-extension 2d",
         );
         let problems = wrong.resolve(surroundings()).err().unwrap();
-        assert_eq!(problems.len(), 8, "{problems:?}");
+        assert_eq!(problems.len(), 9, "{problems:?}");
     }
 }

@@ -48,16 +48,11 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Rule A5.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The pauses between two tries to reach the scheduler.
+/// The pauses between two tries to reach the scheduler with a call; for dialling in see [`crate::link`].
 pub(crate) fn pauses(machine: &Machine) -> Backoff {
-    pauses_up_to(LONGEST_PAUSE, machine)
-}
-
-/// The same with another longest pause.
-pub(crate) fn pauses_up_to(longest: Duration, machine: &Machine) -> Backoff {
-    Backoff::new(FIRST_PAUSE, longest, machine.randomness())
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, machine.randomness())
 }
 
 /// What calls are spoken in, for ALPN.

@@ -31,7 +31,6 @@ mod service;
 mod shutdown;
 mod starting;
 mod stopping;
-pub(crate) mod token;
 mod wire;
 
 pub use order::Disposition;

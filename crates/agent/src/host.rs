@@ -125,7 +125,7 @@ pub trait Child: Pinned {
 }
 
 /// What is to be executed.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Launch {
     /// The program.
     pub program: OsString,
@@ -135,6 +135,13 @@ pub struct Launch {
     pub withheld: Vec<OsString>,
     /// Variables it gets in addition.
     pub variables: Vec<(OsString, OsString)>,
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Secrets are among the values of variables, and may be among the arguments.
+        f.debug_struct("Launch").field("program", &self.program).finish_non_exhaustive()
+    }
 }
 
 /// How a helper command ended; `None` when it was killed because its time was over. Dropping it ends the helper.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     application::{End, Ready},
+    delegate::callback::Callback,
     format,
     host::{Claim, ClaimError, Host},
     id,
@@ -67,6 +68,9 @@ pub(crate) struct Run {
     pub(crate) session: Option<i32>,
     /// Where it sends its notifications.
     pub(crate) notify_socket: Option<PathBuf>,
+    /// Where its script reports that it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) callback: Option<Callback>,
     pub(crate) ready: Option<Ready>,
     /// How the first process ended, if it has and was ours.
     pub(crate) exit: Option<Exit>,
@@ -83,6 +87,37 @@ pub(crate) struct Told {
     pub(crate) rung: usize,
     /// With the first process gone, the others were told at this step.
     pub(crate) rest: bool,
+    /// How far it is with the application's script, if that is who was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) script: Option<Script>,
+}
+
+/// How far it is with an application's script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Script {
+    /// It was asked. No signal is sent.
+    Asked,
+    /// It reports that it is done. What is left of the application is about to be told by a signal.
+    Reported,
+    /// What was left has been told, up to the step of the ladder that is written beside this.
+    Signalled,
+}
+
+impl Told {
+    /// The step of the ladder that comes next, if signals are sent at all.
+    pub(crate) fn next_rung(&self) -> Option<usize> {
+        match self.script {
+            Some(Script::Asked) => None,
+            Some(Script::Reported) => Some(0),
+            Some(Script::Signalled) | None => Some(self.rung + 1),
+        }
+    }
+
+    /// Whether those who outlive the first process are still to be told what it was told.
+    pub(crate) fn owes_the_rest(&self) -> bool {
+        !self.rest && !matches!(self.script, Some(Script::Asked | Script::Reported))
+    }
 }
 
 /// The state directory of one agent, locked. Clones share it.

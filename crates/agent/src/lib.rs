@@ -79,6 +79,7 @@ pub mod application;
 pub mod args;
 pub mod attach;
 pub mod credential;
+pub mod delegate;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -92,12 +93,14 @@ pub mod identity;
 pub mod journal;
 pub mod life;
 mod link;
+mod listen;
 pub mod notify;
 pub mod process;
 pub mod readiness;
 mod run;
 pub mod serve;
 pub mod supervise;
+mod token;
 
 pub use gate::StartMode;
 pub use run::{live, run};

@@ -19,7 +19,7 @@ use quiesce_runtime::drain;
 use quiesce_runtime::signals::Signal;
 use quiesce_runtime::tasks::Tasks;
 use quiesce_runtime::telemetry::chain;
-use quiesce_runtime::tls::{Connector, ConnectorFiles, LoadError};
+use quiesce_runtime::tls::{Acceptor, AcceptorFiles, Connector, ConnectorFiles, LoadError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
@@ -30,6 +30,7 @@ use crate::gate::{Begun, Gate, StartMode, is_alive};
 use crate::gateway::{Class, Gateway, Registration, UrlError, pauses};
 use crate::hook::{self, Disposition, Hook, HookOptions, Records, View};
 use crate::link::{self, BindError, Link, Listener, Standing};
+use crate::listen;
 use crate::serve::Service;
 
 /// The agent itself failed.
@@ -116,6 +117,8 @@ pub struct Listen {
     pub address: String,
     /// What the scheduler is told instead.
     pub advertise: Option<String>,
+    /// Files for TLS; without, the hook is served in the clear. Not for a unix socket.
+    pub tls: Option<AcceptorFiles>,
 }
 
 /// Where the hook is to be served.
@@ -139,6 +142,9 @@ pub enum BeginError {
     /// Certificate, key or CA cannot be used.
     #[error("cannot speak TLS with the scheduler")]
     Tls(#[from] LoadError),
+    /// The same of the hook.
+    #[error("cannot serve the hook in TLS")]
+    HookTls(#[source] LoadError),
     /// The address is taken, or not ours.
     #[error("cannot serve the hook")]
     Bind(#[from] BindError),
@@ -199,9 +205,15 @@ async fn begin(
     }
     let hook = Hook::open(Arc::clone(&app), parts.options, parts.records, tasks)?;
     let listener = match listen {
-        Some(Place::Socket(listen)) => {
-            let (listener, bound) = link::bind(&*machine.network, &listen.address).await?;
-            Some((listener, listen.advertise.unwrap_or(bound)))
+        Some(Place::Socket(Listen { address, advertise, tls })) => {
+            let tls = tls.map(|files| Acceptor::load(files, &[listen::PROTOCOL], Arc::clone(&machine.clocks)));
+            let tls = tls.transpose().map_err(BeginError::HookTls)?;
+            if let Some(tls) = &tls {
+                tasks.spawn("certificates of the hook", tls.clone().keep_fresh(drain.clone()));
+            }
+            let scheme = if tls.is_some() { "https://" } else { "" };
+            let (listener, bound) = link::bind(&*machine.network, &address, tls).await?;
+            Some((listener, format!("{scheme}{}", advertise.unwrap_or(bound))))
         }
         Some(Place::Given(endpoint, serve)) => Some((Listener::Given(serve), endpoint)),
         None => None,

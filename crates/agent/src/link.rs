@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream;
 use quiesce_runtime::backoff::Backoff;
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::{self, Machine, Network};
 use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::Acceptor;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{UnixListener, UnixStream};
@@ -25,16 +25,20 @@ use tracing::{error, info, warn};
 
 use crate::application::AppState;
 use crate::attach;
-use crate::gateway::{self, CallError, Class, Gateway, Registration};
+use crate::gateway::{self, CallError, Class, Gateway, Registration, SILENCE_MAX};
 use crate::hook::Hook;
 use crate::life::Serve;
-use crate::serve::{self, Accepted, Access, BearerToken, ServeError};
+use crate::listen;
+use crate::serve::{self, Access, BearerToken, ServeError};
 
 /// A listening agent registers again this often, so that a scheduler that lost its memory learns of it.
 const REFRESH: Duration = Duration::from_secs(60);
 
 /// A connection that lasted this long was a good one: the next try to connect comes quickly again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+
+/// The first pause before an agent dials in again; rule A5.
+const FIRST_REDIAL: Duration = Duration::from_secs(1);
 
 /// Longest pause behind a connection, good or not. The scheduler was there to be dialled, so it is spared no more than
 /// one dial in so many seconds; and an agent that stays away for longer than half of the default `accept_timeout` (10 s)
@@ -54,7 +58,8 @@ pub(crate) enum Standing {
 
 /// Where the hook listens.
 pub(crate) enum Listener {
-    Tcp(Box<dyn machine::Listener>),
+    /// In TLS, if there are files for it.
+    Tcp(Box<dyn machine::Listener>, Option<Acceptor>),
     Unix(UnixListener),
     /// Somebody brings the calls.
     Given(Serve),
@@ -63,7 +68,7 @@ pub(crate) enum Listener {
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Tcp(_) => "Tcp",
+            Self::Tcp(..) => "Tcp",
             Self::Unix(_) => "Unix",
             Self::Given(_) => "Given",
         })
@@ -79,8 +84,12 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// Binds `host:port` or `unix:/path`; says where others reach it.
-pub(crate) async fn bind(network: &dyn Network, address: &str) -> Result<(Listener, String), BindError> {
+/// Binds `host:port`, to be spoken on in TLS if there is `tls`, or `unix:/path`; says where others reach it.
+pub(crate) async fn bind(
+    network: &dyn Network,
+    address: &str,
+    tls: Option<Acceptor>,
+) -> Result<(Listener, String), BindError> {
     let failed = |source| BindError { address: address.to_owned(), source };
     if let Some(path) = address.strip_prefix("unix:") {
         let path = PathBuf::from(path);
@@ -91,9 +100,9 @@ pub(crate) async fn bind(network: &dyn Network, address: &str) -> Result<(Listen
         umask(before);
         return Ok((Listener::Unix(bound.map_err(failed)?), address.to_owned()));
     }
-    let listener = network.listen(address, None).await.map_err(failed)?;
+    let listener = network.listen(address, Some(SILENCE_MAX)).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    Ok((Listener::Tcp(listener), bound.to_string()))
+    Ok((Listener::Tcp(listener, tls), bound.to_string()))
 }
 
 /// Removes the socket that an agent left when it was killed. What is no socket, and one that somebody listens on, stays:
@@ -124,7 +133,8 @@ struct Redial {
 
 impl Redial {
     fn new(machine: &Machine) -> Self {
-        Self { unreachable: gateway::pauses(machine), lost: gateway::pauses_up_to(LONGEST_ABSENCE, machine) }
+        let pauses = |longest| Backoff::new(FIRST_REDIAL, longest, machine.randomness());
+        Self { unreachable: pauses(gateway::LONGEST_PAUSE), lost: pauses(LONGEST_ABSENCE) }
     }
 
     /// The pause behind a try; `lasted` is how long the connection did, if there was one.
@@ -188,13 +198,9 @@ impl Link {
     pub(crate) async fn listen(self, listener: Listener) {
         let (hook, drain) = (self.hook.clone(), self.drain.clone());
         let (token, serving): (_, BoxFuture<'_, _>) = match listener {
-            Listener::Tcp(listener) => {
+            Listener::Tcp(listener, tls) => {
                 let (token, access) = Access::bearer();
-                let incoming = stream::unfold(listener, |listener| async {
-                    let accepted = listener.accept().await.map(|(socket, _peer)| Accepted::new(socket));
-                    Some((accepted, listener))
-                });
-                (Some(token), Box::pin(serve::serve(hook, access, incoming, drain)))
+                (Some(token), Box::pin(serve::serve(hook, access, listen::incoming(listener, tls), drain)))
             }
             Listener::Unix(listener) => {
                 let incoming = UnixListenerStream::new(listener);
@@ -304,8 +310,9 @@ mod tests {
         assert!(longest(&mut redial, brief) <= LONGEST_ABSENCE * 6 / 5);
         assert!(longest(&mut redial, None) > LONGEST_ABSENCE * 2, "a scheduler that is not there is spared");
         assert!(redial.pause(brief) <= LONGEST_ABSENCE * 6 / 5);
-        assert!(redial.pause(Some(GOOD_CONNECTION)) < Duration::from_secs(1));
-        assert!(redial.pause(None) < Duration::from_secs(1));
+        let first = FIRST_REDIAL * 4 / 5..=FIRST_REDIAL * 6 / 5;
+        assert!(first.contains(&redial.pause(Some(GOOD_CONNECTION))));
+        assert!(first.contains(&redial.pause(None)));
     }
 
     #[tokio::test]
@@ -315,15 +322,15 @@ mod tests {
         let path = directory.path().join("hook.sock");
         let address = format!("unix:{}", path.display());
         std::fs::write(&path, "precious").unwrap();
-        bind(network, &address).await.unwrap_err();
+        bind(network, &address, None).await.unwrap_err();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_file(&path).unwrap();
 
-        let (living, _) = bind(network, &address).await.unwrap();
-        bind(network, &address).await.unwrap_err();
+        let (living, _) = bind(network, &address, None).await.unwrap();
+        bind(network, &address, None).await.unwrap_err();
         UnixStream::connect(&path).await.unwrap();
         drop(living);
         assert!(path.exists(), "left as by an agent that was killed");
-        bind(network, &address).await.unwrap();
+        bind(network, &address, None).await.unwrap();
     }
 }

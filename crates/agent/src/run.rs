@@ -44,7 +44,7 @@ enum BeginError {
 /// and a runtime of its own; call it from `main`.
 pub fn run(args: AgentArgs) -> ExitCode {
     let telemetry = args.telemetry();
-    let named = args.instance.is_some();
+    let (named, insecurity) = (args.instance.is_some(), args.reach.insecurity());
     let (settings, reach) = match args.resolve(Surroundings::read()) {
         Ok(resolved) => resolved,
         Err(problems) => return usage(&problems),
@@ -54,6 +54,9 @@ pub fn run(args: AgentArgs) -> ExitCode {
     }
     if !named {
         info!(instance = settings.identity.instance(), "this instance has no name of its own, so it is called that");
+    }
+    if let Some(insecurity) = insecurity {
+        warn!("{insecurity}");
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -24,8 +24,8 @@ use tonic::{Code, Request, Status};
 use tower::Layer as _;
 use tower::util::{BoxCloneSyncService, MapResponse, MapResponseLayer};
 
-use crate::hook::token::Digest;
 use crate::hook::{Hook, HookRefusal};
+use crate::token::Digest;
 
 /// The agent sends an HTTP/2 PING this often (rule A3): below the 60 s after which load balancers and NAT forget a
 /// silent connection.
@@ -145,7 +145,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (alive, gone) = oneshot::channel::<()>();
-    let connection = Accepted { inner: connection, _alive: Some(Arc::new(alive)) };
+    let connection = Noticed { inner: connection, _alive: Arc::new(alive) };
     // The server takes the end of `incoming` for the end of its work, so that comes when the connection is dropped.
     let end = stream::once(async move {
         // Nothing is ever sent: this returns when the other half is dropped together with the connection.
@@ -215,31 +215,25 @@ fn complete(response: http::Response<Body>) -> http::Response<Body> {
     Status::from(refusal).into_http()
 }
 
-/// A connection of whom nothing need be known. Its end can be noticed.
-pub(crate) struct Accepted<C> {
+/// A connection whose end can be noticed.
+struct Noticed<C> {
     inner: C,
-    _alive: Option<Arc<oneshot::Sender<()>>>,
+    _alive: Arc<oneshot::Sender<()>>,
 }
 
-impl<C> Accepted<C> {
-    pub(crate) fn new(inner: C) -> Self {
-        Self { inner, _alive: None }
-    }
-}
-
-impl<C> Connected for Accepted<C> {
+impl<C> Connected for Noticed<C> {
     type ConnectInfo = ();
 
     fn connect_info(&self) -> Self::ConnectInfo {}
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Accepted<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for Noticed<C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Accepted<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for Noticed<C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

@@ -22,6 +22,7 @@ mod hearing;
 mod keeper;
 mod members;
 mod run;
+mod script;
 mod stopping;
 
 use std::{ffi::OsString, io};
@@ -39,6 +40,7 @@ use crate::{
         AppStatus, Application, Capabilities, Findings, HoldError, HoldOrder, KillError, StartError, StartOrder,
         StopError, StopOrder,
     },
+    delegate::StopUrl,
     hold,
     journal::{self, Journal},
     process::{
@@ -91,15 +93,27 @@ pub enum StopMethod {
     /// By a command. It finds `QUIESCE_PID`, `QUIESCE_EPOCH`, `QUIESCE_SHUTDOWN_ID`, `QUIESCE_GRACE_SECONDS` and the
     /// policy's parameters as `QUIESCE_PARAMETER_NAME` in its environment. That it exits with 0 is a claim, no proof.
     Command(CommandLine),
+    /// By a script of its own that speaks the shutdown interface of Krake: it is asked here, and reports where
+    /// `KRAKE_SHUTDOWN_URL` says. Its report is a claim, no proof; what still lives then is told by SIGTERM.
+    Script(StopUrl),
 }
 
 impl StopMethod {
+    /// The signals that are sent, if any are.
+    fn ladder(&self) -> Option<Ladder> {
+        match self {
+            Self::Signals(ladder) => Some(ladder.clone()),
+            Self::Script(_) => Some(Ladder::default()),
+            Self::Command(_) => None,
+        }
+    }
+
     /// Whether this is how an application ends that does not handle what it is told by.
     fn tells_by(&self, number: i32) -> bool {
         match self {
             Self::Signals(ladder) => ladder.rungs().iter().any(|rung| signal::number(rung.signal) == number),
-            // What it sends is its own business; to kill, or to make it crash, is no way of telling.
-            Self::Command(_) => signal::can_tell(number),
+            // What they send is their own business; to kill, or to make it crash, is no way of telling.
+            Self::Command(_) | Self::Script(_) => signal::can_tell(number),
         }
     }
 }
@@ -153,7 +167,7 @@ impl Supervisor {
     pub async fn open(config: Config, journal: Journal, tasks: &Tasks) -> Result<Self, OpenError> {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
         let program = (config.command.first().cloned().unwrap_or_default(), config.path.clone());
-        let (keeper, status, capabilities) = Keeper::open(config, journal.clone(), received).await?;
+        let (keeper, status, capabilities) = Keeper::open(config, journal.clone(), received, tasks).await?;
         tasks.spawn("keeper of the application", keeper.work());
         Ok(Self { orders, status, capabilities, journal, program })
     }

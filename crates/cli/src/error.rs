@@ -119,7 +119,10 @@ impl Error {
                 let info = Reason::of(status);
                 match &info {
                     Some(info) => first.push_str(&format!(" ({})", info.reason)),
-                    None => first.push_str(&format!(" ({:?})", status.code())),
+                    None => match not_let_in(status) {
+                        Some(why) => first = format!("error: {why}"),
+                        None => first.push_str(&format!(" ({:?})", status.code())),
+                    },
                 }
                 let violations = status.get_details_bad_request().map(|it| it.field_violations).unwrap_or_default();
                 // The message may be the only violation already.
@@ -225,6 +228,20 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Con
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Why the scheduler hung up on our certificate, in words of [`ConnectError`]: in TLS 1.3 a client hears it behind its
+/// handshake, so that it is a call that fails. HTTP/2 passes on only the kind and the words of an error of its socket.
+fn not_let_in(status: &Status) -> Option<String> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(status);
+    while let Some(error) = cause {
+        let of_socket = error.downcast_ref::<io::Error>();
+        if let Some(found) = of_socket.filter(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return Some(found.to_string());
         }
         cause = error.source();
     }

@@ -74,6 +74,9 @@ pub enum Probing {
         /// When to ask again, if the call broke.
         #[n(1)]
         again: Option<Again>,
+        /// What broke it, in words for people.
+        #[n(2)]
+        trouble: Option<String>,
     },
     /// Answered to our satisfaction.
     #[n(2)]
@@ -317,7 +320,7 @@ impl Member {
     /// Every moment at which this member wants to be looked at.
     pub(crate) fn deadlines(&self, settle_period: Duration) -> impl Iterator<Item = Moment> + '_ {
         let probe = match &self.probing {
-            Probing::Asked { until, again } => [Some(*until), again.map(|again| again.at)],
+            Probing::Asked { until, again, .. } => [Some(*until), again.map(|again| again.at)],
             Probing::Idle | Probing::Good | Probing::Bad { .. } => [None, None],
         };
         let run = match &self.run {

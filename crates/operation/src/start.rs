@@ -124,7 +124,7 @@ impl StartMember {
     /// Every moment at which it wants to be looked at.
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Moment> + '_ {
         let probe = match &self.probing {
-            Probing::Asked { until, again } => [Some(*until), again.map(|again| again.at)],
+            Probing::Asked { until, again, .. } => [Some(*until), again.map(|again| again.at)],
             Probing::Idle | Probing::Good | Probing::Bad { .. } => [None, None],
         };
         let run = match &self.run {

@@ -14,22 +14,24 @@ mod tokens;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap};
 use quiesce_operation::OperationId;
+use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
 use quiesce_store::Store;
 use tonic::Code;
 use tracing::info;
 
 use crate::convert;
-use crate::identity::{self, CertificateNames};
+use crate::identity::{self, Certificate};
 use crate::metrics::Metrics;
 use crate::records::{InstanceRecord, OperationRecord, TokenRecord, TokenRole, instance_key, load, operation_key};
 use crate::secrets::{Entropy, HeldCredential, InstanceToken, Secrets};
-use crate::status::Problem;
-pub(crate) use audit::{Audit, Entry, Outcome};
+use crate::status::{Problem, reason_name};
+pub(crate) use audit::{Audit, Entry, Made, Outcome};
 pub use audit::{OpenError, Target};
 pub use config::{Config, Mode, Named, NamedRole};
 pub(crate) use need::{About, Ask, LOOKING, Need};
@@ -45,6 +47,12 @@ const NO_CREDENTIAL: &str = "no credential; people: `quiesce --token-file FILE` 
 /// What everybody is told whose credential is no good. Why it is not would help only those who guess.
 pub(crate) const BAD_CREDENTIAL: &str = "the credential is wrong, expired, used up or revoked";
 
+/// How dialling in is called in the audit log, where services of gRPC are called by their names.
+const ATTACH_SERVICE: &str = "quiesce-attach/1";
+
+/// What they are told whose certificate was good when they connected.
+const CERTIFICATE_EXPIRED: &str = "the client certificate has expired; connect anew with the next one";
+
 /// Methods whose requests carry their own proof, so that anybody may send one.
 const PROVEN: [&str; 2] = ["CompleteShutdown", "ExtendDeadline"];
 
@@ -57,8 +65,25 @@ pub(crate) struct Call<'a> {
     pub(crate) code: Code,
     /// The reason of an error.
     pub(crate) error: &'a str,
-    /// Nobody knows who made it.
-    pub(crate) unknown: bool,
+}
+
+impl Call<'_> {
+    /// Whether whoever made it has not proven what he had to.
+    fn proves_nothing(&self) -> bool {
+        match self.code {
+            Code::Unauthenticated => true,
+            Code::PermissionDenied | Code::NotFound => PROVEN.contains(&self.method),
+            _ => false,
+        }
+    }
+
+    /// Whether it belongs into the audit log: it was to change something, or was refused. What is not even a request, and
+    /// comes from anybody, does not: lines are kept for ever.
+    fn is_recorded(&self) -> bool {
+        let refused = matches!(self.code, Code::Unauthenticated | Code::PermissionDenied);
+        let gibberish = self.code == Code::InvalidArgument && PROVEN.contains(&self.method);
+        refused || (self.service.starts_with("quiesce.") && changes(self.method) && !gibberish)
+    }
 }
 
 /// Whether a method is to change something.
@@ -100,19 +125,17 @@ impl Access {
     /// message may prove something by itself. Nobody is let in to change something that could not be recorded.
     ///
     /// # Errors
-    /// [`Problem::CredentialsInvalid`], [`Problem::LimitExceeded`] after too many of them, or that something is in
-    /// the way.
+    /// [`Problem::CredentialsInvalid`], or that something is in the way.
     pub(crate) async fn gate(
         &self,
         method: &str,
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Principal, Problem> {
-        let caller = self.authenticate(headers, extensions).await.and_then(|caller| {
-            let listened_to = caller.rights != Rights::Nothing || PROVEN.contains(&method);
-            if listened_to { Ok(caller) } else { Err(Problem::CredentialsInvalid(NO_CREDENTIAL)) }
-        });
-        let caller = caller.map_err(|problem| self.counted(problem, extensions))?;
+        let caller = self.authenticate(headers, extensions).await?;
+        if caller.rights == Rights::Nothing && !PROVEN.contains(&method) {
+            return Err(Problem::CredentialsInvalid(NO_CREDENTIAL));
+        }
         let speaks_of_itself = matches!(caller.rights, Rights::Instance(_)) || PROVEN.contains(&method);
         if changes(method) && !speaks_of_itself && !self.audit.is_good().await {
             return Err(Problem::NotServing("the audit log cannot be written; nothing was changed"));
@@ -120,30 +143,45 @@ impl Access {
         Ok(caller)
     }
 
-    /// Takes note of a failed authentication; after too many of them the answer is another.
-    fn counted(&self, problem: Problem, extensions: &Extensions) -> Problem {
-        if !matches!(problem, Problem::CredentialsInvalid(_)) {
-            return problem;
-        }
-        let from = identity::of(extensions).address;
-        let throttled = self.throttle.failed(from, self.clock.now());
-        self.metrics.authentication_failed(throttled);
-        if throttled {
-            return Problem::LimitExceeded { limit: "failed authentications from this address" };
-        }
-        info!(peer = ?from, why = %problem, "a caller was not let in");
-        problem
+    /// The same for an agent that wanted to dial in from there with a token that is no good.
+    pub(crate) async fn attach_refused(&self, from: IpAddr) {
+        let call = Call {
+            service: ATTACH_SERVICE,
+            method: "",
+            from: Some(from),
+            code: Code::Unauthenticated,
+            error: reason_name(v1::ErrorReason::CredentialsInvalid),
+        };
+        // There is one answer on that line; behind the limit it is only not recorded any more.
+        let _throttled = self.answered(&Entry::default(), call).await;
     }
 
-    /// Writes down how a call came out, if it is one that is written down: it was to change something, or was refused.
-    pub(crate) async fn record(&self, entry: &Entry, call: Call<'_>) {
-        let refused = matches!(call.code, Code::Unauthenticated | Code::PermissionDenied);
-        // Floods of failures have been counted; there is no line for each.
-        let throttled = call.unknown && call.code == Code::ResourceExhausted;
-        let changes = call.service.starts_with("quiesce.") && changes(call.method);
-        if throttled || !(refused || changes) {
-            return;
+    /// Takes note of how a call came out, and writes it down if it was to change something or was refused.
+    ///
+    /// # Errors
+    /// [`Problem::LimitExceeded`], to be said instead, when too many calls from that address proved nothing. They have
+    /// been counted; there is no line for each.
+    pub(crate) async fn answered(&self, entry: &Entry, call: Call<'_>) -> Result<(), Problem> {
+        if call.proves_nothing() {
+            let throttled = self.throttle.failed(call.from, self.clock.now());
+            self.metrics.authentication_failed(throttled);
+            if throttled {
+                return Err(Problem::LimitExceeded { limit: "failed authentications from this address" });
+            }
+            info!(
+                peer = call.from.map(tracing::field::display),
+                method = call.method,
+                why = call.error,
+                "a caller was not let in"
+            );
         }
+        if call.is_recorded() {
+            self.record(entry, call).await;
+        }
+        Ok(())
+    }
+
+    async fn record(&self, entry: &Entry, call: Call<'_>) {
         let time = self.clock.wall(self.clock.now());
         let Call { service, method, from, error, .. } = call;
         let code = format!("{:?}", call.code);
@@ -175,12 +213,23 @@ impl Access {
     /// # Errors
     /// [`Problem::CredentialsInvalid`], or that the store cannot be read.
     pub(crate) async fn still(&self, caller: &Principal) -> Result<(), Problem> {
-        let Means::Token(id) = &caller.means else { return Ok(()) };
+        let id = match &caller.means {
+            Means::Token(id) => id,
+            Means::Certificate { until } if !self.is_in_time(*until) => {
+                return Err(Problem::CredentialsInvalid(CERTIFICATE_EXPIRED));
+            }
+            Means::Certificate { .. } | Means::Nothing | Means::Instance => return Ok(()),
+        };
         let found = self.token(id).await?;
         if found.is_some_and(|token| token.is_good(convert::now(&*self.clock))) {
             return Ok(());
         }
         Err(Problem::CredentialsInvalid(BAD_CREDENTIAL))
+    }
+
+    /// Whether a certificate that expires `until` then is still good. The handshake has looked, long ago perhaps.
+    fn is_in_time(&self, until: Option<SystemTime>) -> bool {
+        until.is_none_or(|until| self.clock.wall(self.clock.now()) < until)
     }
 
     async fn authenticate(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Principal, Problem> {
@@ -191,7 +240,7 @@ impl Access {
         let mut sent = headers.get_all(AUTHORIZATION).iter();
         let found = match (sent.next(), sent.next()) {
             (None, _) => {
-                let known = self.by_certificate(&peer.names);
+                let known = peer.certificate.and_then(|certificate| self.by_certificate(&certificate)).transpose()?;
                 return Ok(known.unwrap_or_else(|| Principal::anonymous(peer.address, Rights::Nothing)));
             }
             (Some(one), None) => match one.to_str().ok().and_then(bearer) {
@@ -229,9 +278,12 @@ impl Access {
         Ok(Some(Principal { name, means: Means::Token(token.id), rights }))
     }
 
-    fn by_certificate(&self, names: &CertificateNames) -> Option<Principal> {
-        let (name, rights) = names.0.iter().find_map(|name| Some((name, self.config.rights_of(name)?)))?;
-        Some(Principal { name: name.clone(), means: Means::Certificate, rights })
+    fn by_certificate(&self, Certificate { name, until }: &Certificate) -> Option<Result<Principal, Problem>> {
+        let rights = self.config.rights_of(name)?;
+        if !self.is_in_time(*until) {
+            return Some(Err(Problem::CredentialsInvalid(CERTIFICATE_EXPIRED)));
+        }
+        Some(Ok(Principal { name: name.to_string(), means: Means::Certificate { until: *until }, rights }))
     }
 
     async fn token(&self, id: &str) -> Result<Option<TokenRecord>, Problem> {
@@ -269,6 +321,8 @@ fn bearer(header: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use quiesce_operation::{ApplicationId, Moment};
     use quiesce_runtime::clock::ManualClock;
     use quiesce_runtime::machine::Machine;
@@ -279,12 +333,16 @@ mod tests {
     use crate::secrets::{Rotation, entropy_of};
 
     async fn access(config: Config) -> Access {
+        access_at(Arc::new(ManualClock::new(0)), config).await
+    }
+
+    async fn access_at(clock: Arc<ManualClock>, config: Config) -> Access {
         let store = Arc::new(MemoryStore::new(Uuid::nil()));
         let mut entropy = entropy_of(&Machine::local());
         let secrets = Secrets::load(&*store, &mut entropy, Moment::from_millis(0), Rotation::WhenDue).await.unwrap();
         let parts = Parts {
             store,
-            clock: Arc::new(ManualClock::new(0)),
+            clock,
             secrets: Arc::new(secrets),
             entropy,
             audit: Audit::open(&Target::Off).unwrap(),
@@ -298,23 +356,25 @@ mod tests {
         Named { name: name.to_owned(), role, applications }
     }
 
-    fn certificate(names: &[&str]) -> Extensions {
+    /// The connection of whom a certificate names, which expires 100 s after the beginning of time.
+    fn certificate(name: &str) -> Extensions {
         let mut extensions = Extensions::new();
-        extensions.insert(CertificateNames(names.iter().map(|name| (*name).to_owned()).collect()));
+        let until = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(100));
+        extensions.insert(Certificate { name: name.into(), until });
         extensions
     }
 
     #[tokio::test]
-    async fn a_certificate_is_somebody_by_the_first_of_its_names_that_is_known() {
+    async fn a_certificate_is_somebody_by_its_name() {
         let principals = vec![named("spiffe://x/ann", NamedRole::Viewer), named("host.x", NamedRole::Agent)];
         let access = access(Config { mode: Mode::Enforced, principals, ..Config::open() }).await;
         let headers = HeaderMap::new();
-        let ann = access.gate("GetApplication", &headers, &certificate(&["other", "spiffe://x/ann"])).await.unwrap();
-        assert_eq!((ann.name.as_str(), &ann.means), ("spiffe://x/ann", &Means::Certificate));
+        let ann = access.gate("GetApplication", &headers, &certificate("spiffe://x/ann")).await.unwrap();
+        assert_eq!((ann.name.as_str(), ann.means.as_str()), ("spiffe://x/ann", "certificate"));
         assert!(ann.sees().has("shop") && !ann.sees().has("bank"));
-        let agent = access.gate("RegisterInstance", &headers, &certificate(&["host.x"])).await.unwrap();
+        let agent = access.gate("RegisterInstance", &headers, &certificate("host.x")).await.unwrap();
         assert!(matches!(agent.rights, Rights::Join { .. }));
-        for nobody in [certificate(&["spiffe://y/ann"]), certificate(&[]), Extensions::new()] {
+        for nobody in [certificate("spiffe://y/ann"), Extensions::new()] {
             let refused = access.gate("GetApplication", &headers, &nobody).await;
             assert!(matches!(refused, Err(Problem::CredentialsInvalid(_))), "{refused:?}");
         }
@@ -326,7 +386,23 @@ mod tests {
         let access = access(Config { mode: Mode::Enforced, principals, ..Config::open() }).await;
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, "Bearer qbt1.t0.x".parse().unwrap());
-        let refused = access.gate("GetApplication", &headers, &certificate(&["spiffe://x/ann"])).await;
+        let refused = access.gate("GetApplication", &headers, &certificate("spiffe://x/ann")).await;
         assert!(matches!(refused, Err(Problem::CredentialsInvalid(_))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_outlives_its_certificate_is_nobodys() {
+        let principals = vec![named("spiffe://x/ann", NamedRole::Viewer)];
+        let clock = Arc::new(ManualClock::new(0));
+        let config = Config { mode: Mode::Enforced, principals, ..Config::open() };
+        let access = access_at(Arc::clone(&clock), config).await;
+        let (headers, connection) = (HeaderMap::new(), certificate("spiffe://x/ann"));
+        clock.advance(Duration::from_secs(99));
+        let ann = access.gate("WatchOperations", &headers, &connection).await.unwrap();
+        access.still(&ann).await.unwrap();
+        clock.advance(Duration::from_secs(1));
+        for refused in [access.still(&ann).await, access.gate("GetOperation", &headers, &connection).await.map(drop)] {
+            assert!(matches!(refused, Err(Problem::CredentialsInvalid(CERTIFICATE_EXPIRED))), "{refused:?}");
+        }
     }
 }

@@ -61,7 +61,16 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// Listen on other addresses than loopback although nothing is encrypted or authenticated
+    /// Pages that may call by gRPC-Web, as https://ops.example.net, separated by commas [default: none]
+    #[arg(long, value_name = "ORIGINS", env = "QUIESCE_SCHEDULER_WEB_ORIGINS")]
+    pub web_origins: Option<String>,
+
+    /// Trust a hook at https:// whose certificate these CAs have signed (PEM) [default: as --tls-client-ca, else the
+    /// system's]
+    #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_HOOK_CA")]
+    pub tls_hook_ca: Option<PathBuf>,
+
+    /// Do without TLS on other addresses than loopback: for callers if there is no certificate, and for hooks that listen
     #[arg(long, env = "QUIESCE_SCHEDULER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
 
@@ -134,7 +143,9 @@ async fn serve(settings: Settings) -> ExitCode {
     };
     let mode = settings.config.access.mode;
     if settings.insecure && settings.config.tls.is_some() {
-        warn!("--insecure does nothing where there is TLS; leave it out");
+        warn!(
+            "--insecure: hooks that listen without TLS are called, and whoever is on the network can read their tokens"
+        );
     } else if settings.insecure {
         warn!("--insecure: whoever reaches this scheduler can read everything and stop applications");
     }

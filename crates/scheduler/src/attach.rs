@@ -55,13 +55,17 @@ struct Issued {
 
 /// Why an agent was sent away.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
+    /// It did not say in time what it wants.
     #[error("no preface line in time")]
     Slow,
+    /// It says something else than agents do.
     #[error("not a preface line")]
     Malformed,
+    /// It is not expected.
     #[error("attach token is wrong, used or expired")]
     Token,
+    /// It is gone.
     #[error("the connection broke")]
     Broken(#[source] std::io::Error),
 }
@@ -96,7 +100,10 @@ impl Attachments {
 
     /// Serves one connection whose first byte is `Q`, which has not been read yet. Returns when the hook behind it is
     /// attached or has been sent away.
-    pub async fn attach(&self, mut socket: impl Socket, peer: impl Display) {
+    ///
+    /// # Errors
+    /// Why it was sent away.
+    pub async fn attach(&self, mut socket: impl Socket, peer: impl Display) -> Result<(), Refusal> {
         let name = match self.admit(&mut socket).await {
             Ok(name) => name,
             Err(refusal) => {
@@ -110,7 +117,7 @@ impl Attachments {
                     // A stranger who does not read it has nothing to complain of.
                     let _told = timeout(LINE_TIMEOUT, goodbye).await;
                 }
-                return;
+                return Err(refusal);
             }
         };
         let (application, instance) = (name.0.as_str(), name.1.as_str());
@@ -118,6 +125,7 @@ impl Attachments {
             Ok(()) => info!(%peer, application, instance, "agent is attached"),
             Err(error) => info!(%peer, application, instance, %error, "agent could not be attached"),
         }
+        Ok(())
     }
 
     /// Reads the preface, spends the token, says yes.

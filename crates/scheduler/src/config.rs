@@ -15,9 +15,10 @@ use quiesce_runtime::tls::{KeyPair, NamedFile};
 
 use crate::access::{self, Mode, Target};
 use crate::args::SchedulerArgs;
+use crate::endpoint::is_authority;
 use crate::secrets::Rotation;
-use crate::server::{Config, StoreChoice, Tls};
-use crate::validate::{Violations, is_endpoint};
+use crate::server::{Config, Origin, StoreChoice, Tls};
+use crate::validate::Violations;
 use file::File;
 
 /// Where the scheduler listens unless told otherwise.
@@ -92,7 +93,9 @@ pub fn load(args: &SchedulerArgs) -> Result<Settings, Problems> {
             certificate: args.tls_cert.clone(),
             key: args.tls_key.clone(),
             client_ca: args.tls_client_ca.clone(),
+            hook_ca: args.tls_hook_ca.clone(),
         },
+        web: file::Web { origins: args.web_origins.as_ref().map(|list| list.split(',').map(str::to_owned).collect()) },
         log: file::Log { filter: args.log.clone(), format: args.log_format.clone() },
         access: file::Access { mode: args.access.clone(), principals: Vec::new() },
         audit: file::Audit { to: args.audit.clone() },
@@ -117,6 +120,7 @@ fn defaults() -> File {
         attach_endpoint: Some(String::new()),
         insecure: Some(false),
         tls: file::Tls::default(),
+        web: file::Web { origins: Some(Vec::new()) },
         log: file::Log { filter: Some(DEFAULT_FILTER.to_owned()), format: Some(Format::Auto.to_string()) },
         // What the default is depends on the address.
         access: file::Access::default(),
@@ -154,6 +158,8 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
     let admin = effective.admin_listen.as_deref().unwrap_or(ADMIN_LISTEN_DEFAULT);
     let admin_listen = if admin == OFF { None } else { address("admin_listen", admin, &mut problems) };
     let tls = tls(&effective.tls, &mut problems);
+    // Certificates of hooks mostly come from the CA of all other clients; what it comes to is written back, to be shown.
+    effective.tls.hook_ca = effective.tls.hook_ca.take().or_else(|| effective.tls.client_ca.clone());
     // Wrong files are a problem of their own, and were meant.
     let in_clear = !insecure && matches!(tls, Ok(None));
     for (key, address) in [("listen", listen), ("admin_listen", admin_listen)] {
@@ -176,23 +182,48 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
     bad.parameters("policy.parameters", &parameters);
     problems.extend(bad.into_lines());
     let attach_endpoint = effective.attach_endpoint.clone().unwrap_or_default();
-    if !attach_endpoint.is_empty() && (attach_endpoint.starts_with("unix:") || !is_endpoint(&attach_endpoint)) {
+    if !attach_endpoint.is_empty() && !is_authority(&attach_endpoint) {
         problems.push(format!("attach_endpoint = {attach_endpoint:?} is not host:port"));
     }
+    let web_origins = web_origins(&effective.web, &mut problems);
     let access = access(&mut effective, listen, &mut problems);
     match (listen, store) {
         (Some(listen), Some(store)) if problems.is_empty() => {
             let tls = tls.unwrap_or(None);
-            let config = Config { listen, admin_listen, store, default_policy, attach_endpoint, tls, access };
+            let hook_ca = effective.tls.hook_ca.as_ref().map(|path| named("tls.hook_ca", path));
+            let hooks_in_clear = insecure;
+            let config = Config {
+                listen,
+                admin_listen,
+                store,
+                default_policy,
+                attach_endpoint,
+                tls,
+                hook_ca,
+                hooks_in_clear,
+                web_origins,
+                access,
+            };
             Ok(Settings { config, telemetry, insecure, effective })
         }
         _ => Err(Problems(problems)),
     }
 }
 
+/// The pages that may call.
+fn web_origins(web: &file::Web, problems: &mut Vec<String>) -> Vec<Origin> {
+    let mut origins = Vec::new();
+    for text in web.origins.iter().flatten().filter(|text| !text.is_empty()) {
+        match Origin::parse(text) {
+            Ok(origin) => origins.push(origin),
+            Err(error) => problems.push(format!("web.origins: {text:?} {error}")),
+        }
+    }
+    origins
+}
+
 /// The files, or that some are missing.
 fn tls(file: &file::Tls, problems: &mut Vec<String>) -> Result<Option<Tls>, Incomplete> {
-    let named = |setting, path: &PathBuf| NamedFile { setting, path: path.clone() };
     match (&file.certificate, &file.key) {
         (Some(certificate), Some(key)) => Ok(Some(Tls {
             own: KeyPair { certificate: named("tls.certificate", certificate), key: named("tls.key", key) },
@@ -208,6 +239,10 @@ fn tls(file: &file::Tls, problems: &mut Vec<String>) -> Result<Option<Tls>, Inco
             Err(Incomplete)
         }
     }
+}
+
+fn named(setting: &'static str, path: &Path) -> NamedFile {
+    NamedFile { setting, path: path.to_owned() }
 }
 
 /// TLS was meant, but not all of it was given.
@@ -420,6 +455,28 @@ mod tests {
         let tls = load(&args).unwrap().config.tls.unwrap();
         assert_eq!(tls.own.certificate.path, Path::new("cert.pem"));
         assert_eq!(tls.client_ca.unwrap().to_string(), "ca.pem (tls.client_ca)");
+    }
+
+    #[test]
+    fn hooks_are_known_by_the_ca_of_clients_unless_theirs_is_named_and_need_tls_unless_it_says() {
+        let with = |text: &str, insecure: bool| {
+            let (_file, mut args) = file(&format!("store = \"memory\"\n[tls]\n{text}"));
+            args.insecure = Some(insecure);
+            let settings = load(&args).unwrap();
+            let shown = from_text(&settings.to_toml()).unwrap().config;
+            let ca = settings.config.hook_ca.map(|file| file.to_string());
+            assert_eq!(shown.hook_ca.map(|file| file.to_string()), ca, "it is shown");
+            (ca, settings.config.hooks_in_clear)
+        };
+        let own = "certificate = \"c\"\nkey = \"k\"\n";
+        let named = |path: &str| Some(format!("{path} (tls.hook_ca)"));
+        assert_eq!(with("", false), (None, false));
+        assert_eq!(with("", true), (None, true));
+        assert_eq!(with("hook_ca = \"h\"\n", false), (named("h"), false));
+        assert_eq!(with(own, false), (None, false));
+        assert_eq!(with(own, true), (None, true));
+        assert_eq!(with(&format!("{own}client_ca = \"ca\"\n"), false), (named("ca"), false));
+        assert_eq!(with(&format!("{own}client_ca = \"ca\"\nhook_ca = \"h\"\n"), false), (named("h"), false));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub(crate) mod call;
 mod connection;
+mod dialler;
 mod presence;
 mod reading;
 pub(crate) mod report;
@@ -34,6 +35,7 @@ use call::{Client, lost, protocol_error};
 pub(crate) use connection::SILENCE_MAX;
 use connection::{Connection, reverse};
 pub use connection::{Dial, HookChannel};
+pub(crate) use dialler::Dialler;
 pub use presence::{HookInfo, HookState, Presence};
 pub(crate) use reading::Reading;
 use reading::Surplus;
@@ -272,7 +274,7 @@ impl Hook {
         });
         match &answer {
             Ok(info) => self.heard(Some(info.clone())),
-            Err(_) => self.missed(),
+            Err(error) => self.missed(&error.message),
         }
         answer
     }
@@ -333,8 +335,18 @@ impl Hook {
         Reading::new(self.surplus.clone())
     }
 
-    fn missed(&self) {
-        self.presence.send_modify(Presence::missed);
+    /// The hook has not answered, and why.
+    fn missed(&self, reason: &str) {
+        let mut before = HookState::Unreachable;
+        self.presence.send_modify(|presence| {
+            before = presence.state;
+            presence.missed(reason);
+        });
+        // Of one that dials in the end of its connection is told already.
+        if before != HookState::Unreachable && self.is_listening() {
+            let (application, instance) = (self.name.0.as_str(), self.name.1.as_str());
+            info!(application, instance, reason, "a hook does not answer");
+        }
     }
 
     /// Makes the link lead to where the registration says.
@@ -417,6 +429,10 @@ impl Hook {
 
     fn is_attached(&self) -> bool {
         matches!(*self.link.borrow(), Link::Attached(_))
+    }
+
+    fn is_listening(&self) -> bool {
+        matches!(*self.link.borrow(), Link::Listening { .. })
     }
 
     fn is_detached(&self) -> bool {

@@ -4,26 +4,39 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 
-/// The names in a client certificate that was verified (subject alternative names: URIs and DNS names). Whoever ends TLS
-/// puts them into the extensions of every request of the connection.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct CertificateNames(pub(crate) Arc<[String]>);
+/// A client certificate that was verified. Whoever ends TLS puts it into the extensions of every request of the connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificate {
+    /// Whom it names, see [`quiesce_runtime::tls::PeerIdentity`].
+    pub(crate) name: Arc<str>,
+    /// When it expires; a connection outlives that.
+    pub(crate) until: Option<SystemTime>,
+}
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
     /// Where it calls from; none where calls come in without a socket.
     pub(crate) address: Option<IpAddr>,
-    /// What its certificate says; empty without one.
-    pub(crate) names: CertificateNames,
+    /// Its certificate, if it showed one that names somebody.
+    pub(crate) certificate: Option<Certificate>,
 }
 
 /// The peer of the request with these extensions.
 pub(crate) fn of(extensions: &Extensions) -> Peer {
     let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr).map(|peer| peer.ip());
-    Peer { address, names: extensions.get::<CertificateNames>().cloned().unwrap_or_default() }
+    Peer { address, certificate: extensions.get::<Certificate>().cloned() }
+}
+
+/// What one caller has of addresses: with IPv6, a network of 64 bits.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+    }
 }

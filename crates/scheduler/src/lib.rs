@@ -21,6 +21,7 @@ pub mod attach;
 pub mod config;
 mod convert;
 pub mod driver;
+mod endpoint;
 mod filter;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -47,4 +48,6 @@ pub mod upkeep;
 mod validate;
 mod watch;
 
-pub use server::{BindError, Bound, Config, ConnectInfo, Opened, RunError, Running, Scheduler, StoreChoice, Tls};
+pub use server::{
+    BindError, Bound, Config, ConnectInfo, Opened, Origin, RunError, Running, Scheduler, StoreChoice, Tls,
+};

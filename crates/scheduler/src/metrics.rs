@@ -25,6 +25,19 @@ const SHUTDOWN_SECONDS: [f64; 12] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 /// Upper bounds in seconds: from a read in memory to a dry run that waits for hooks.
 const HANDLING_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
+/// Why a connection was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// There are too many, at all or of its peer.
+    Limit,
+    /// The handshake failed.
+    Tls,
+    /// What it said first is nothing we know, or did not come in time.
+    Preface,
+    /// It wanted to dial in with a token that is no good.
+    Attach,
+}
+
 /// All metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -45,6 +58,8 @@ pub(crate) struct Metrics {
     condition: Family<Labels<1>, Gauge>,
     authentications_failed: Family<Labels<1>, Counter>,
     audit_waiting: Gauge,
+    connections: Gauge,
+    turned: Family<Labels<1>, Counter>,
     certificate_seconds: Family<Labels<1>, Gauge>,
 }
 
@@ -70,6 +85,8 @@ impl Metrics {
             condition: Family::default(),
             authentications_failed: Family::default(),
             audit_waiting: Gauge::default(),
+            connections: Gauge::default(),
+            turned: Family::default(),
             certificate_seconds: Family::default(),
         };
         let m = &metrics;
@@ -120,6 +137,12 @@ impl Metrics {
             "audit_lines_waiting",
             "Lines of the audit log that could not be written yet",
             m.audit_waiting.clone(),
+        );
+        registry.register("connections", "Connections of callers and agents that are open", m.connections.clone());
+        registry.register(
+            "connections_turned_away",
+            "Connections that were closed before anything was asked on them, by reason",
+            m.turned.clone(),
         );
         registry.register(
             "tls_certificate_expiry_seconds",
@@ -173,6 +196,22 @@ impl Metrics {
     pub(crate) fn authentication_failed(&self, throttled: bool) {
         let outcome = if throttled { "throttled" } else { "refused" };
         self.authentications_failed.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// Shows how many connections are open.
+    pub(crate) fn connections(&self) -> Gauge {
+        self.connections.clone()
+    }
+
+    /// A connection was closed before anything was asked on it.
+    pub(crate) fn turned(&self, why: Turned) {
+        let reason = match why {
+            Turned::Limit => "limit",
+            Turned::Tls => "tls",
+            Turned::Preface => "preface",
+            Turned::Attach => "attach_token",
+        };
+        self.turned.get_or_create(&[("reason", reason.to_owned())]).inc();
     }
 
     /// How many lines of the audit log wait.

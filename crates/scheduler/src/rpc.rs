@@ -18,7 +18,7 @@ use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 use tracing::{Instrument, debug, info_span};
 
-use crate::access::{self, Access, Call, Entry};
+use crate::access::{self, Access, Call, Entry, Made};
 use crate::identity;
 use crate::metrics::Metrics;
 use crate::status::Problem;
@@ -126,9 +126,16 @@ where
                 },
                 Err(problem) => Status::from(problem).into_http(),
             };
-            let (code, error) = code(&response);
-            let call = Call { service, method, from, code, error: &error, unknown: !entry.is_known() };
-            layer.access.record(&entry, call).await;
+            if let Some(made) = response.extensions().get::<Made>() {
+                entry.made(made.clone());
+            }
+            let (answer, error) = code(&response);
+            let call = Call { service, method, from, code: answer, error: &error };
+            let response = match layer.access.answered(&entry, call).await {
+                Ok(()) => response,
+                Err(problem) => Status::from(problem).into_http(),
+            };
+            let (code, _) = code(&response);
             layer.metrics.call(service, method, code, begin.elapsed());
             debug!(rpc.code = ?code, took = ?begin.elapsed(), "call answered");
             Ok(response)

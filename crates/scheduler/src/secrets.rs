@@ -504,8 +504,31 @@ mod tests {
     async fn secrets_are_not_printed() {
         let store = MemoryStore::new(Uuid::nil());
         let secrets = load(&store, 5, Rotation::WhenDue).await;
-        let token = secrets.completion_token(&id("op-1.1.a"), at(7));
-        let shown = format!("{secrets:?} {token:?}");
-        assert_eq!(shown, r#"Secrets { kid: "1", .. } CompletionToken(..)"#);
+        let (application, instance) = (ApplicationId::parse("shop").unwrap(), InstanceId::parse("a").unwrap());
+        let held = HeldCredential { application: application.clone(), instance: instance.clone(), credential: 7 };
+        let shown = format!(
+            "{secrets:?} {:?} {:?} {:?} {:?} {:?}",
+            secrets.completion_token(&id("op-1.1.a"), at(7)),
+            secrets.hook_token(&application, &instance, at(7)),
+            secrets.instance_token(&held),
+            Secrets::attach_token(&mut counting()).unwrap(),
+            BearerToken::made("qbt1.t01.secret".to_owned()),
+        );
+        let expected = "CompletionToken(..) HookToken(..) InstanceToken(..) AttachToken(..) BearerToken(..)";
+        assert_eq!(shown, format!(r#"Secrets {{ kid: "1", .. }} {expected}"#));
+    }
+
+    #[tokio::test]
+    async fn the_stored_key_is_printed_neither_on_its_way_to_the_store_nor_back() {
+        let store = MemoryStore::new(Uuid::nil());
+        load(&store, 5, Rotation::WhenDue).await;
+        let entries = store.scan(Scan::all(Space::Meta)).await.unwrap();
+        let batch = Batch::new().put(entries[0].key.clone(), entries[0].value.clone());
+        let shown = format!("{entries:?} {batch:?}");
+        assert!(shown.contains("bytes") && shown.contains(KEY_ID), "{shown}");
+        // The key counts up, see `counting`, and `Bytes` would show that as text with escapes.
+        let stored = format!("{:?}", entries[0].value);
+        let middle = &stored[stored.len() / 2..stored.len() / 2 + 8];
+        assert!(!shown.contains(middle) && stored.contains(middle), "{shown}");
     }
 }

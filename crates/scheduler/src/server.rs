@@ -5,7 +5,9 @@
 //! awaited, all within [`STOP_LIMIT`].
 
 mod accept;
+mod places;
 mod running;
+mod web;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,14 +30,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::util::MapRequestLayer;
+use tonic_web::GrpcWebLayer;
+use tower::util::{MapRequestLayer, option_layer};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::access::{self, Audit};
 use crate::admin::Admin;
 use crate::driver;
-use crate::hooks::SILENCE_MAX;
+use crate::hooks::{Dialler, SILENCE_MAX};
 use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
@@ -43,9 +46,15 @@ use crate::store_watch;
 use crate::upkeep::Handout;
 pub use accept::ConnectInfo;
 pub use running::{GrpcService, Running};
+pub use web::Origin;
 
 /// Most streams on one connection; a client with more to do opens another.
 const STREAMS_MAX: u32 = 256;
+/// Most bytes of headers of a call: a token, a trace, a deadline are far less.
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// After that long a connection takes no new calls; what is under way on it goes on. So a client comes back under the CAs,
+/// and to the scheduler, that are there by then.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How often an idle client is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How long streams and calls may take to end when the scheduler stops. Streams end at once; a call waits for a commit.
@@ -92,6 +101,12 @@ pub struct Config {
     pub attach_endpoint: String,
     /// Speak TLS; without, everything is in the clear.
     pub tls: Option<Tls>,
+    /// Pages that may call by gRPC-Web.
+    pub web_origins: Vec<Origin>,
+    /// Who signs the certificates of hooks that listen; without, those the system trusts.
+    pub hook_ca: Option<NamedFile>,
+    /// Hooks that listen on other addresses than loopback may do so without TLS.
+    pub hooks_in_clear: bool,
     /// Who may do what.
     pub access: access::Config,
 }
@@ -117,6 +132,9 @@ impl Config {
             default_policy: Policy::built_in(),
             attach_endpoint: String::new(),
             tls: None,
+            web_origins: Vec::new(),
+            hook_ca: None,
+            hooks_in_clear: true,
             access: access::Config::open(),
         }
     }
@@ -205,6 +223,7 @@ pub struct Bound {
     local: SocketAddr,
     admin_local: Option<SocketAddr>,
     tls: Option<Acceptors>,
+    dialler: Dialler,
 }
 
 /// What shakes hands with whoever connects.
@@ -230,6 +249,7 @@ impl Scheduler {
         let failed = |address| move |source| BindError::Listen { address, source };
         let tls = config.tls.as_ref().map(|tls| Acceptors::load(tls, &config, &machine)).transpose();
         let tls = tls.map_err(BindError::Tls)?;
+        let dialler = dialler(&config, &machine).map_err(BindError::Tls)?;
         let listener = machine
             .network
             .listen(&config.listen.to_string(), Some(SILENCE_MAX))
@@ -245,7 +265,7 @@ impl Scheduler {
             None => (None, None),
         };
         let opened = Self::open_on(machine, config).await?;
-        Ok(Bound { opened, listener, admin, local, admin_local, tls })
+        Ok(Bound { opened, listener, admin, local, admin_local, tls, dialler })
     }
 
     /// Opens the store and reserves no sockets: for whoever brings the calls in another way.
@@ -271,6 +291,13 @@ impl Scheduler {
         let first_admin = first_admin.await.map_err(BindError::FirstToken)?;
         Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config, audit, first_admin })
     }
+}
+
+/// Hooks see the same certificate as callers.
+fn dialler(config: &Config, machine: &Machine) -> Result<Dialler, TlsError> {
+    let authorities = config.hook_ca.as_ref().map(|file| file.path.clone());
+    let own = config.tls.as_ref().map(|tls| (tls.own.certificate.path.clone(), tls.own.key.path.clone()));
+    Dialler::load(authorities, own, config.hooks_in_clear, machine)
 }
 
 impl Acceptors {
@@ -349,11 +376,12 @@ impl Bound {
         ready: impl FnOnce(usize),
     ) -> Result<(), RunError> {
         let (signal, drain) = drain::channel();
-        let Self { mut opened, listener, admin, tls, .. } = self;
+        let Self { mut opened, listener, admin, tls, dialler, .. } = self;
         let store = Arc::clone(&opened.store);
         let handout = opened.handout.take();
-        let dial = Arc::new(opened.machine.clone());
-        let running = opened.start(dial, &drain).await?;
+        let web_origins = std::mem::take(&mut opened.config.web_origins);
+        let hooks_tls = dialler.connector().cloned();
+        let running = opened.start(Arc::new(dialler), &drain).await?;
         let (scheduler, gateway, access_server) = running.servers();
         let Running { attachments, driver, metrics, tasks, resumed, access, .. } = running;
         let (store_watch, condition) = store_watch::open(Arc::clone(&store));
@@ -364,6 +392,9 @@ impl Bound {
         let (callers_tls, admin_tls) = tls.map_or((None, None), |tls| (Some(tls.callers), tls.admin));
         for tls in callers_tls.iter().chain(&admin_tls) {
             tasks.spawn("certificates", tls.clone().keep_fresh(drain.clone()));
+        }
+        if let Some(tls) = hooks_tls {
+            tasks.spawn("certificates", tls.keep_fresh(drain.clone()));
         }
         if let Some(listener) = admin {
             let condition = condition.clone();
@@ -377,13 +408,26 @@ impl Bound {
         tasks.spawn("health", watch_health(health.clone(), condition, drain.clone()));
         let (connections, incoming) = accept::channel();
         let (drain_too, tasks_too) = (drain.clone(), tasks.clone());
-        let accepting =
-            accept::Accepting { attachments, tasks: tasks_too, drain: drain_too, connections, tls: callers_tls };
+        let accepting = accept::Accepting {
+            attachments,
+            tasks: tasks_too,
+            drain: drain_too,
+            connections,
+            tls: callers_tls,
+            access: Arc::clone(&access),
+            metrics: metrics.clone(),
+        };
         tasks.spawn("accept", accepting.run(listener));
         let router = Server::builder()
             .max_concurrent_streams(STREAMS_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .http2_max_header_list_size(HEADERS_BYTES_MAX)
+            .max_connection_age(CONNECTION_AGE_MAX)
+            .accept_http1(true)
+            .layer(option_layer((!web_origins.is_empty()).then(|| web::cors(&web_origins))))
+            .layer(web::KnownOrigins::new(&web_origins))
+            .layer(GrpcWebLayer::new())
             .layer(MapRequestLayer::new(accept::tell_peer))
             .layer(RpcLayer::new(metrics, access))
             .add_service(scheduler)

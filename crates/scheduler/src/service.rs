@@ -19,7 +19,7 @@ use quiesce_runtime::tasks::Tasks;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use crate::access::{Access, Ask, Entry, Principal};
+use crate::access::{Access, Ask, Entry, Made, Principal};
 use crate::admission::Admission;
 use crate::attach::Attachments;
 use crate::convert::duration_to_wire;
@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) default_policy: Arc<Policy>,
     /// Where agents dial in, when that is not where they called.
     pub(crate) attach_endpoint: String,
+    /// Hooks on other addresses than loopback may be registered without TLS.
+    pub(crate) hooks_in_clear: bool,
 }
 
 /// All services. Cheap to clone.
@@ -131,6 +133,16 @@ fn answer<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
 
+/// The same for a call that made something; `name` is where the answer says what that is called.
+fn answer_made<T>(result: Result<T, Problem>, name: impl FnOnce(&T) -> Option<&str>) -> Result<Response<T>, Status> {
+    let mut response = answer(result)?;
+    if let Some(name) = name(response.get_ref()).filter(|name| !name.is_empty()) {
+        let made = Made(name.to_owned());
+        response.extensions_mut().insert(made);
+    }
+    Ok(response)
+}
+
 #[tonic::async_trait]
 impl v1::scheduler_server::Scheduler for Service {
     async fn get_server_info(
@@ -178,7 +190,7 @@ impl v1::scheduler_server::Scheduler for Service {
         request: Request<v1::MigrateApplicationRequest>,
     ) -> Result<Response<v1::MigrateApplicationResponse>, Status> {
         let opened = self.open(request).await?;
-        answer(operations::migrate(self, opened).await)
+        answer_made(operations::migrate(self, opened).await, |made| Some(&made.operation.as_ref()?.name))
     }
 
     async fn delete_application(
@@ -186,7 +198,7 @@ impl v1::scheduler_server::Scheduler for Service {
         request: Request<v1::DeleteApplicationRequest>,
     ) -> Result<Response<v1::DeleteApplicationResponse>, Status> {
         let opened = self.open(request).await?;
-        answer(operations::delete(self, opened).await)
+        answer_made(operations::delete(self, opened).await, |made| Some(&made.operation.as_ref()?.name))
     }
 
     async fn create_cluster(
@@ -376,7 +388,7 @@ impl v1::access_server::Access for Service {
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let opened = self.open(request).await?;
-        answer(access::create(self, opened).await)
+        answer_made(access::create(self, opened).await, |made| Some(&made.token.as_ref()?.name))
     }
 
     async fn list_tokens(

@@ -320,7 +320,7 @@ fn refusal_row(refusal: &Refusal) -> Row {
 }
 
 /// The reason of a problem as it stands on the wire; empty for a bug.
-fn reason_name(reason: ErrorReason) -> &'static str {
+pub(crate) fn reason_name(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }

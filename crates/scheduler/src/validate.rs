@@ -14,6 +14,7 @@ use quiesce_protocol::v1;
 
 use crate::convert::duration_from_wire;
 use crate::convert::report::{MESSAGE_MAX, TEXT_MAX};
+use crate::endpoint::Endpoint;
 use crate::filter::{Filter, Filterable};
 use crate::page::PageRequest;
 use crate::records::Connect;
@@ -368,8 +369,8 @@ impl Violations {
         }
     }
 
-    /// How a hook is reached.
-    pub(crate) fn connect(&mut self, field: &str, instance: &v1::Instance) -> Option<Connect> {
+    /// How a hook is reached; across a network in the clear only if `in_clear`.
+    pub(crate) fn connect(&mut self, field: &str, instance: &v1::Instance, in_clear: bool) -> Option<Connect> {
         use v1::instance::ConnectMode;
         let mode = ConnectMode::try_from(instance.connect_mode);
         if mode.is_err() {
@@ -379,13 +380,22 @@ impl Violations {
             return Some(Connect::DialIn);
         }
         let endpoint = &instance.endpoint;
-        let fits = is_endpoint(endpoint) && endpoint.len() <= TEXT_MAX;
+        let found = Endpoint::parse(endpoint).filter(|_| endpoint.len() <= TEXT_MAX);
         // How an unknown mode would be reached nobody knows; what is given has to be an address all the same.
-        if !fits && (mode.is_ok() || !endpoint.is_empty()) {
-            let rule = "must be host:port, [v6]:port or unix:/absolute/path (CONNECT_MODE_LISTEN)";
+        let rule = match found {
+            None if mode.is_err() && endpoint.is_empty() => None,
+            None => Some("must be https://host:port, host:port or unix:/absolute/path (CONNECT_MODE_LISTEN)"),
+            Some(found) if !in_clear && !found.is_private() => Some(
+                "is in the clear, and others on the network could read the hook's token: serve the hook in TLS and \
+                 register https://host:port (quiesce agent --cert, --key), let the agent dial in, or start the scheduler \
+                 with --insecure",
+            ),
+            Some(_) => None,
+        };
+        if let Some(rule) = rule {
             self.add(format!("{field}.endpoint"), rule);
         }
-        (fits && mode.is_ok()).then(|| Connect::Listen { endpoint: endpoint.clone() })
+        (found.is_some() && rule.is_none() && mode.is_ok()).then(|| Connect::Listen { endpoint: endpoint.clone() })
     }
 
     /// The bounds of what a request sets of a policy, so that they are reported beside everything else that is wrong
@@ -410,48 +420,9 @@ impl Violations {
     }
 }
 
-/// `host:port`, `[v6]:port` or `unix:/path`. Whether anybody listens there shows later.
-pub(crate) fn is_endpoint(endpoint: &str) -> bool {
-    if let Some(path) = endpoint.strip_prefix("unix:") {
-        return path.starts_with('/') && path.len() > 1 && !path.contains(char::is_control);
-    }
-    let Some((host, port)) = endpoint.rsplit_once(':') else { return false };
-    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        return false;
-    }
-    match host.strip_prefix('[') {
-        Some(v6) => v6.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => {
-            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_')
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_have_no_scheme_but_unix() {
-        for good in ["10.0.0.7:7080", "localhost:1", "db-0.svc:65535", "[::1]:80", "unix:/run/hook.sock"] {
-            assert!(is_endpoint(good), "{good}");
-        }
-        for bad in [
-            "",
-            "host",
-            "host:0",
-            "host:65536",
-            "http://host:80",
-            "::1:80",
-            "unix:hook",
-            "unix:/",
-            ":80",
-            "a b:1",
-            "unix:/a\nb",
-        ] {
-            assert!(!is_endpoint(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn every_violation_is_reported_with_its_field() {

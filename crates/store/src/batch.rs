@@ -1,5 +1,7 @@
 //! A set of preconditions and writes that is committed whole.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::{CommitError, KEY_BYTES_MAX, Key, Limit, Revision, Space};
@@ -38,7 +40,7 @@ impl Expect {
 }
 
 /// One change. Each takes one revision, whether or not it found something to change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Write {
     /// Stores `value` at `key`, over what was there.
     Put {
@@ -67,6 +69,18 @@ pub enum Write {
         /// The last revision to remove.
         through: Revision,
     },
+}
+
+/// Without the values: among them are keys, which nobody is to see.
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { key, value } => write!(f, "Put({key:?}, {} bytes)", value.len()),
+            Self::Delete { key } => write!(f, "Delete({key:?})"),
+            Self::Append { space, value } => write!(f, "Append({space:?}, {} bytes)", value.len()),
+            Self::Trim { space, through } => write!(f, "Trim({space:?}, {through:?})"),
+        }
+    }
 }
 
 /// Preconditions and writes that are committed together: all or nothing.

@@ -38,6 +38,8 @@ pub mod record;
 mod revision;
 mod scan;
 
+use std::fmt;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -51,7 +53,7 @@ pub use revision::Revision;
 pub use scan::{KeyBounds, SCAN_MAX, Scan};
 
 /// A stored value with its key and the revision of the write that put it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Where the value is stored.
     pub key: Key,
@@ -59,6 +61,15 @@ pub struct Entry {
     pub value: Bytes,
     /// The revision of the write that put this value; what [`Expect::Revision`] compares with.
     pub revision: Revision,
+}
+
+/// Without the value: among them are keys, which nobody is to see.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, revision } = self;
+        let value = format_args!("{} bytes", value.len());
+        f.debug_struct("Entry").field("key", key).field("value", &value).field("revision", revision).finish()
+    }
 }
 
 /// The revisions of a committed batch: write `i` has revision `first + i`.

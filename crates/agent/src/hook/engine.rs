@@ -25,12 +25,12 @@ use super::refusal::Refusal;
 use super::report::{Progress, Snapshot, StartProgress};
 use super::shutdown::{Recorded, Shutdown};
 use super::starting::Start;
-use super::token::Token;
 use super::{HookOptions, View};
 use crate::application::{
     AppState, AppStatus, Application, HoldError, HoldKind, HoldOrder, KillError, StartError, StopError, StopOrder,
 };
 use crate::id;
+use crate::token::Token;
 
 /// Where an answer goes. Nobody waiting for it any more is no error: the caller went away, the work goes on (H9).
 pub(crate) type Reply<T> = oneshot::Sender<T>;

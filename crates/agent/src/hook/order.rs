@@ -9,10 +9,10 @@ use std::time::Duration;
 use quiesce_protocol::v1;
 
 use super::refusal::{Refusal, Violation};
-use super::token::Token;
 use super::wire;
 use crate::application::{HoldKind, Permission};
 use crate::identity::{is_cluster, is_instance_name, is_operation_name};
+use crate::token::Token;
 
 /// `heartbeat_interval` when the request has none.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);

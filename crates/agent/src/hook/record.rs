@@ -17,10 +17,10 @@ use tokio::sync::Mutex;
 
 use super::order::DURATION_MAX;
 use super::report::{Phase, Report};
-use super::token::Digest;
 use crate::application::HoldKind;
 use crate::format;
 use crate::host::{Files, Host};
+use crate::token::Digest;
 
 /// Format of the document. A reader that finds a higher one refuses to run rather than to guess.
 const FORMAT: u32 = 1;

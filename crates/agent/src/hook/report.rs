@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
-use super::token::Token;
 use crate::application::{Evidence, Ready};
+use crate::token::Token;
 
 /// Where a shutdown stands; the order is the order in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

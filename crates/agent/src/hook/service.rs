@@ -16,8 +16,8 @@ use super::engine::Command;
 use super::order;
 use super::refusal::Refusal;
 use super::report::{Progress, StartProgress};
-use super::token::Token;
 use super::{Hook, wire};
+use crate::token::Token;
 
 type Reports<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

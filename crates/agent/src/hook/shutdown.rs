@@ -13,8 +13,8 @@ use super::order::ShutdownOrder;
 use super::record::ShutdownRecord;
 use super::refusal::Refusal;
 use super::report::{Outcome, Phase, Progress, Report, Snapshot, Verdict};
-use super::token::{Digest, Token};
 use crate::application::{AppStatus, End, Evidence};
+use crate::token::{Digest, Token};
 
 /// Sequence numbers a program leaves to itself: after a restart reports go on above everything an earlier program can
 /// have said. Room for 2,047 restarts with a million reports each.

@@ -202,7 +202,9 @@ impl Engine {
             StartError::StillRunning { processes, .. } => {
                 Refusal::StillRunning { instance: self.options.identity.instance_name(), processes }
             }
-            StartError::NotDurable(_) | StartError::Ended => Refusal::NotServing { reason: chain(&error).to_string() },
+            StartError::NotDurable(_) | StartError::Deaf(_) | StartError::Ended => {
+                Refusal::NotServing { reason: chain(&error).to_string() }
+            }
         };
         start.refuse(refusal);
         // Nothing has begun, so there is nothing to join: whoever asks again, under the same epoch too, is answered by how

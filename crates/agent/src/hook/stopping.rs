@@ -27,8 +27,8 @@ use super::record::RecordError;
 use super::refusal::Refusal;
 use super::report::{Outcome, Phase, Progress, Report, Snapshot, Verdict};
 use super::shutdown::{Kill, Recorded, Shutdown, Stage, message, verdict};
-use super::token::Token;
 use crate::application::{AppStatus, End, HoldError, KillError, StopError, StopOrder};
+use crate::token::Token;
 
 /// Pause after a record that could not be written: short beside the `accept_timeout` within which the scheduler wants to
 /// hear of a shutdown, 10 s unless told otherwise, and long beside a failing write.
@@ -66,11 +66,16 @@ impl Engine {
         }
     }
 
-    /// H1: a known id is joined, whatever else the request says.
+    /// H1: a known id is joined, whatever else the request says. Who joins hears how it stands by a report of its own:
+    /// the one before may have been read on another call, and `sequence` rises across calls (H4).
     pub(super) fn join(&mut self, shutdown_id: &str, token: Option<&Token>) -> Option<watch::Receiver<Progress>> {
         let shutdown = self.shutdown.as_mut().filter(|shutdown| shutdown.id() == shutdown_id)?;
         shutdown.learn(token);
-        Some(shutdown.reports.subscribe())
+        shutdown.said = None;
+        let reports = shutdown.reports.subscribe();
+        let status = self.status.borrow().clone();
+        self.publish(&status);
+        Some(reports)
     }
 
     pub(super) fn accept(&mut self, order: ShutdownOrder) -> Result<watch::Receiver<Progress>, Refusal> {
@@ -99,7 +104,7 @@ impl Engine {
             operation = order.operation,
             attempt = order.attempt,
             kind = %order.kind,
-            grace = ?order.grace,
+            grace = order.grace.map(tracing::field::debug),
             reason = order.reason,
             "shutdown accepted"
         );
@@ -584,7 +589,7 @@ impl Engine {
             shutdown.overdue = true;
             warn!(
                 shutdown.id = shutdown.id(),
-                grace = ?shutdown.grace,
+                grace = shutdown.grace.map(tracing::field::debug),
                 "the grace period is over and the application still runs; watching on, the scheduler decides"
             );
         }

@@ -39,11 +39,27 @@ pub(super) fn check(host: &Host, run: Option<&LiveRun>, method: &StopMethod, pat
                 check_signals(&mut findings, &*host.processes, *identity, ladder);
             }
         }
+        // What the application does with a signal that comes after the work is no reason not to begin.
+        StopMethod::Script(_) => {}
     }
     for identity in whom {
         check_process(&mut findings, &*host.processes, identity);
     }
     findings
+}
+
+/// Looks at an application's script: `reached` is whether anybody listens at the stop URL, `deaf` why its report could
+/// not be heard.
+pub(super) fn check_script(findings: &mut Findings, reached: Result<(), String>, deaf: Option<&str>) {
+    if let Err(why) = reached {
+        refuse(findings, format!("{why}: the application's script could not be asked, a stop would not work"));
+    }
+    if let Some(why) = deaf {
+        findings.findings.push(format!(
+            "{why}: the report of the application's script could not be heard, so nothing would be told to end after it; \
+             a new start of the application mends that"
+        ));
+    }
 }
 
 fn refuse(findings: &mut Findings, why: String) {

@@ -2,7 +2,7 @@
 //!
 //! Owns the run, the hold, the notify socket, the published status. Everything that happens comes through [`Event`], one
 //! at a time, and is written to the journal before it is done. How it is told to stop stands in `stopping`, what
-//! it says of itself in `hearing`.
+//! it says of itself in `hearing`, what its script has to do with it in `script`.
 
 use std::{
     convert::Infallible,
@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
+use quiesce_runtime::tasks::Tasks;
 use tokio::{
     select,
     sync::{mpsc, watch},
@@ -26,6 +27,7 @@ use super::{
     Config, OpenError, Order, check,
     hearing::receive,
     run::{self, Found, Leader, LiveRun},
+    script::{Heard, ScriptSide},
 };
 use crate::{
     application::{
@@ -59,6 +61,8 @@ pub(super) struct Keeper {
     pub(super) run: Option<LiveRun>,
     /// The running stop command; completes with what there is to say about it.
     pub(super) stop_command: Option<BoxFuture<'static, String>>,
+    /// What connects us with the application's script, if that is how it is told to stop.
+    pub(super) script: Option<ScriptSide>,
     /// What is known, as it will be published next.
     pub(super) present: AppStatus,
     published: watch::Sender<AppStatus>,
@@ -71,6 +75,7 @@ enum Event {
     ChildEnded,
     Ready(Ready),
     StopCommand(String),
+    Script(Heard),
     Deadline,
     NobodyLeft,
 }
@@ -80,6 +85,7 @@ impl Keeper {
         config: Config,
         journal: Journal,
         orders: mpsc::Receiver<Order>,
+        tasks: &Tasks,
     ) -> Result<(Self, watch::Receiver<AppStatus>, Capabilities), OpenError> {
         if config.command.is_empty() {
             return Err(OpenError::NoCommand);
@@ -132,6 +138,7 @@ impl Keeper {
             durable: true,
         };
         let (published, status) = watch::channel(present.clone());
+        let script = ScriptSide::new(&config.stop, tasks);
         let mut keeper = Self {
             config,
             journal,
@@ -142,9 +149,11 @@ impl Keeper {
             is_subreaper,
             run,
             stop_command: None,
+            script,
             present,
             published,
         };
+        keeper.hear_script_again().await;
         keeper.resume();
         keeper.publish();
         Ok((keeper, status, capabilities))
@@ -198,6 +207,9 @@ impl Keeper {
                 Event::ProcessEnded
             }
             Some(()) = self.child_signal.next() => Event::ChildEnded,
+            heard = async { match &mut self.script { Some(script) => script.next().await, None => never().await } } => {
+                Event::Script(heard)
+            }
             message = receive(self.socket.as_mut()) => Event::Message(message),
         }
     }
@@ -222,6 +234,8 @@ impl Keeper {
                 self.stop_command = None;
                 self.present.message = said;
             }
+            Event::Script(Heard::News) => {}
+            Event::Script(Heard::Report(report)) => self.on_report(report).await,
             Event::Deadline => self.on_deadline().await,
             Event::NobodyLeft => {}
         }
@@ -233,7 +247,10 @@ impl Keeper {
         match order {
             Order::Check(reply) => {
                 self.look().await;
-                let _ = reply.send(check::check(self.host(), self.run.as_ref(), &self.config.stop, &self.config.path));
+                let (run, stop) = (self.run.as_ref(), &self.config.stop);
+                let mut findings = check::check(self.host(), run, stop, &self.config.path);
+                self.check_script(&mut findings).await;
+                let _ = reply.send(findings);
             }
             Order::Hold(order, reply) => {
                 let result = self.hold(order).await;
@@ -321,6 +338,12 @@ impl Keeper {
         }
         let epoch = self.permitted(order.permission)?;
         let mut record = self.prepare(epoch).map_err(|error| StartError::NotDurable(error.into()))?;
+        let mut more = Vec::new();
+        if let Some(script) = &mut self.script {
+            let (callback, found) = script.open(&self.journal.host().machine, &order.application).await?;
+            record.callback = Some(callback);
+            more.extend(found.map(|(name, value)| (name.into(), value.into())));
+        }
         let not_durable = |error: WriteError| StartError::NotDurable(error.into());
         let written = record.clone();
         let write = self.journal.update(move |contents| {
@@ -343,6 +366,7 @@ impl Keeper {
             withheld: self.config.withheld.clone(),
             variables: variables(&order, &record),
         };
+        launch.variables.append(&mut more);
         launch.withheld.push("NOTIFY_SOCKET".into());
         let process = match self.host().processes.spawn(&launch) {
             Ok(process) => process,
@@ -399,6 +423,7 @@ impl Keeper {
             agent_was_init: processes.own_pid() == 1,
             session: processes.entry(processes.own_pid())?.map(|own| own.session),
             notify_socket: self.socket.as_ref().map(|socket| socket.path.clone()),
+            callback: None,
             ready: None,
             exit: None,
             told: None,
@@ -472,6 +497,9 @@ impl Keeper {
     /// Nothing of the run is left.
     async fn over(&mut self, mut record: journal::Run, end: End) {
         record.end = Some(end.clone());
+        if let Some(script) = &mut self.script {
+            script.close();
+        }
         // The next life of this agent finds out by itself that nothing is left, only less exactly.
         if let Err(error) = self.journal.update(move |contents| contents.run = Some(record)).await {
             error!(error = &error as &dyn std::error::Error, "cannot record the end of the application");
@@ -512,10 +540,14 @@ impl Keeper {
                 present.ready = run.record.ready;
                 present.processes = run.members.count();
                 present.end = None;
+                let script = self.script.as_ref().and_then(|script| script.describe(run.record.told.as_ref()?));
                 if !run.leader_lives() {
                     let exit = run::describe(run.exit());
                     let who = run.members.describe();
-                    present.message = format!("the first process {exit}; {} left: {who}", run.members.count());
+                    let before = script.map(|script| format!("{script}; ")).unwrap_or_default();
+                    present.message = format!("{before}the first process {exit}; {} left: {who}", run.members.count());
+                } else if let Some(script) = script {
+                    present.message = script;
                 }
             }
             None => {

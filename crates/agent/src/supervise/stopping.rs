@@ -1,4 +1,4 @@
-//! How a running application is told to stop: the ladder of signals, or the stop command.
+//! How a running application is told to stop: the ladder of signals, the stop command, or its own script.
 //!
 //! Owns the order of things: written down first, told then, never the same step twice, not even across a crash of this
 //! agent. Between writing and telling a crash can swallow a signal; that costs this attempt its time, and the next
@@ -19,13 +19,17 @@ use super::{
 use crate::{
     application::{StopError, StopOrder},
     host::HelperEnd,
-    journal::Told,
+    journal::{Script, Told},
     process::{helper_command::CommandLine, signal},
 };
 
 /// How long processes may outlive their leader before they are told themselves: a leader that passed the signal on has
 /// told them already, and a second one would hurry them.
 const REST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long processes may outlive the report of their script before they are told themselves: a script that ends the
+/// application right after its report is not raced. Krake never deleted a pod sooner than that.
+const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A step that could not be written down is tried again after this: a full disk does not get room from being asked without
 /// pause, and what else there is to do has to be done meanwhile.
@@ -44,12 +48,18 @@ impl Keeper {
         if before.as_ref().is_some_and(same) {
             return Ok(());
         }
-        let told = Told { shutdown_id: order.shutdown_id.clone(), rung: 0, rest: !run.leader_lives() };
+        let told = Told {
+            shutdown_id: order.shutdown_id.clone(),
+            rung: 0,
+            rest: !run.leader_lives(),
+            script: self.script.as_ref().map(|_| Script::Asked),
+        };
         let recorded = self.record(|record| record.told = Some(told)).await;
         recorded.map_err(|error| StopError::NotDurable(error.into()))?;
         let result = match self.config.stop.clone() {
             StopMethod::Signals(ladder) => self.tell(ladder.rungs()[0].signal),
             StopMethod::Command(line) => self.run_stop_command(&line, &order),
+            StopMethod::Script(_) => self.ask_script().await,
         };
         match result {
             Ok(()) => self.plan_rung(),
@@ -97,25 +107,31 @@ impl Keeper {
     }
 
     /// When the next signal of the ladder is due.
-    fn plan_rung(&mut self) {
-        let StopMethod::Signals(ladder) = &self.config.stop else { return };
+    pub(super) fn plan_rung(&mut self) {
+        let Some(ladder) = self.config.stop.ladder() else { return };
         let Some(run) = &mut self.run else { return };
-        let wait = run.record.told.as_ref().and_then(|told| ladder.rungs().get(told.rung)?.wait);
+        let wait = run.record.told.as_ref().and_then(|told| match told.script {
+            Some(Script::Asked) => None,
+            Some(Script::Reported) => Some(REPORT_PATIENCE),
+            Some(Script::Signalled) | None => ladder.rungs().get(told.rung)?.wait,
+        });
         run.rung_at = wait.map(|wait| Instant::now() + wait);
     }
 
     /// When the leader is gone: the others are told too, after a while.
     pub(super) fn plan_rest(&mut self) {
-        let StopMethod::Signals(_) = &self.config.stop else { return };
+        if self.config.stop.ladder().is_none() {
+            return;
+        }
         let Some(run) = &mut self.run else { return };
-        let untold = run.record.told.as_ref().is_some_and(|told| !told.rest);
+        let untold = run.record.told.as_ref().is_some_and(Told::owes_the_rest);
         if untold && !run.leader_lives() && !run.is_killing && run.rest_at.is_none() {
             run.rest_at = Some(Instant::now() + REST_PATIENCE);
         }
     }
 
     pub(super) async fn on_stop_deadline(&mut self, now: Instant) {
-        let StopMethod::Signals(ladder) = self.config.stop.clone() else { return };
+        let Some(ladder) = self.config.stop.ladder() else { return };
         let Some(run) = &mut self.run else { return };
         let Some(told) = run.record.told.clone() else { return };
         let rest_is_due = run.rest_at.is_some_and(|at| at <= now);
@@ -126,14 +142,13 @@ impl Keeper {
             // An application that asked for more time is left alone for it.
             let patience = self.present.extend_until.map(Instant::from_std).filter(|until| *until > now);
             run.rung_at = patience;
-            if patience.is_none() && told.rung + 1 < ladder.rungs().len() {
-                let rest = !run.leader_lives();
-                return self
-                    .step(Told { rung: told.rung + 1, rest, ..told }, ladder.rungs()[told.rung + 1].signal)
-                    .await;
+            let next = told.next_rung().filter(|rung| patience.is_none() && *rung < ladder.rungs().len());
+            if let Some(rung) = next {
+                let (rest, script) = (!run.leader_lives(), told.script.map(|_| Script::Signalled));
+                return self.step(Told { rung, rest, script, ..told }, ladder.rungs()[rung].signal).await;
             }
         }
-        if rest_is_due && !told.rest {
+        if rest_is_due && told.owes_the_rest() {
             let signal = ladder.rungs()[told.rung.min(ladder.rungs().len() - 1)].signal;
             self.step(Told { rest: true, ..told }, signal).await;
         }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic where they fail")]
 
+mod in_tls;
 mod lives;
 mod scheduler;
 mod stage;

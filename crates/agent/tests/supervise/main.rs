@@ -5,6 +5,7 @@
 mod crash;
 mod ending;
 mod ground;
+mod script;
 mod speaking;
 mod starting;
 mod stopping;

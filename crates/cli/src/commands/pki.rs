@@ -53,8 +53,16 @@ fn issue(session: &Session, args: &PkiIssueArgs) -> Result<Ending, Error> {
             session,
             &[format!("for {}", names.join(", ")), format!("good until {until}; {renew}")],
         ));
-        // Only a scheduler is called by a name that is none of an identity.
-        let (whom, command) = match names.iter().find(|name| !name.contains("://")) {
+        // Only who listens is called by a name that is none of an identity.
+        let host = names.iter().find(|name| !name.contains("://"));
+        let (whom, command) = match host {
+            Some(host) if agent.is_some() => (
+                format!("for quiesce agent, and its hook, which is at {host} then:"),
+                format!(
+                    "--ca {ca} --cert {certificate} --key {key} --listen 0.0.0.0:7700 --advertise {host}:7700 \
+                     --hook-client-ca {ca}"
+                ),
+            ),
             Some(host) => (
                 format!("for a scheduler, which is at https://{host}:7600 then for whoever says --ca {ca}:"),
                 format!(

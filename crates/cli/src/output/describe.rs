@@ -107,6 +107,9 @@ impl Page {
     pub(crate) fn instance(&mut self, instance: &Instance, now: SystemTime) {
         self.field("Instance", name::short(&instance.name), Style::Bold);
         self.field("State", words::instance_state(instance.state), words::instance_style(instance.state));
+        if !instance.unreachable_reason.is_empty() {
+            self.field("Reason", &instance.unreachable_reason, Style::Bad);
+        }
         self.plain("Cluster", &instance.cluster);
         self.plain("Connection", words::connect_mode(instance.connect_mode));
         self.plain("Endpoint", &instance.endpoint);

@@ -2,11 +2,12 @@
 //!
 //! Owns the mapping and nothing of its meaning. Fields at their default are left out, as the mapping has it.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage as _};
 use quiesce_protocol::{FILE_DESCRIPTOR_SET, v1};
 use quiesce_runtime::duration;
 use serde::{Serialize, Serializer};
@@ -49,8 +50,14 @@ pub(crate) fn descriptor<M: Described>() -> MessageDescriptor {
 }
 
 /// A message that serializes as proto3 JSON.
-#[derive(Debug)]
 pub(crate) struct Document(DynamicMessage);
+
+/// Which message, and nothing of what is in it: one of them is a token.
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Document").field(&self.0.descriptor().full_name()).finish()
+    }
+}
 
 impl Document {
     /// The document of a message.
@@ -183,6 +190,12 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, format, &Document::of(&operation())).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_document_of_a_token_does_not_show_it_when_it_is_printed_for_debugging() {
+        let message = v1::CreateTokenResponse { bearer_token: "qbt1.t.x".to_owned(), ..Default::default() };
+        assert_eq!(format!("{:?}", Document::of(&message)), r#"Document("quiesce.v1.CreateTokenResponse")"#);
     }
 
     #[test]

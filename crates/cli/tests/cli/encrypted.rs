@@ -105,6 +105,12 @@ async fn usual_mistakes_are_answered_with_the_flag_that_helps() {
     let other = Authority::new().write(world.directory.path(), "other.pem");
     let said = world.refused(&world.url(), &other).await;
     assert!(said.contains("not signed by a CA that is trusted here: name its CA with --ca"), "{said}");
+    let pair = Authority::new().issue(&["spiffe://example.org/people/ann"]).write(world.directory.path(), "stranger");
+    let mut stranger = command(&world.url(), &["get", "applications", "--ca", world.ca.to_str().expect("text")]);
+    stranger.arg("--cert").arg(pair.certificate).arg("--key").arg(pair.key);
+    let said = ran(stranger).await.expect(1).stderr;
+    assert!(said.starts_with("error: 127.0.0.1 refuses the certificate of --cert"), "{said}");
+    assert!(said.contains("its CA is not the one that is trusted there"), "{said}");
     let name = world.url().replace("127.0.0.1", "localhost");
     let said = world.refused(&name, &world.ca).await;
     assert!(said.contains("the certificate of localhost is for 127.0.0.1"), "{said}");

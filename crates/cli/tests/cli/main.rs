@@ -4,6 +4,7 @@ mod access;
 mod encrypted;
 mod fake;
 mod follow;
+mod hooks_in_tls;
 mod input;
 mod pki;
 mod resources;

@@ -59,7 +59,9 @@ async fn a_ca_is_made_once_and_its_key_is_for_its_owner_alone() {
 async fn what_is_issued_is_shown_and_renewed() {
     let (_directory, pki) = authority().await;
     let dir = pki.to_str().unwrap();
-    pki_of(&["issue", dir, "--agent", "shop/shop-0", "shop-0.example.net", "10.0.0.7"]).await.expect(0);
+    let issued = pki_of(&["issue", dir, "--agent", "shop/shop-0", "shop-0.example.net", "10.0.0.7"]).await.expect(0);
+    let use_it = "--listen 0.0.0.0:7700 --advertise shop-0.example.net:7700 --hook-client-ca";
+    assert!(issued.stdout.contains(use_it), "{}", issued.stdout);
     assert_eq!(mode(&pki.join("shop-0.key")), 0o600);
     let file = pki.join("shop-0.pem");
     let shown = pki_of(&["show", file.to_str().unwrap(), "-o", "json"]).await.expect(0).json();

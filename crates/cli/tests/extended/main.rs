@@ -2,7 +2,7 @@
 //!
 //! Everything is driven through the public binary and the public gRPC interface, on loopback, with ports and
 //! directories of its own. It needs more than Rust, so it hides behind the feature `extended`: `python3` for the
-//! application that misbehaves on demand, and Debian's `redis-server` and `mariadb-server`, unmodified.
+//! application that misbehaves on demand, Debian's `redis-server` and `mariadb-server`, unmodified, and clients of others.
 //! See `docs/testing.md`.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics shows the line, in its own functions as well")]
@@ -11,16 +11,24 @@ mod census;
 mod chaos;
 mod disk;
 mod external;
+mod grpcio;
+mod grpcurl;
 mod instances;
 mod kills;
 mod mariadb;
+mod marked;
 mod misbehaving;
+mod openssl;
 mod partitions;
 mod program;
 mod redis;
 mod restoring;
 mod resuming;
+mod rotation;
+mod secured;
 mod stack;
 mod targets;
+mod tools;
+mod tour;
 mod unfenced;
 mod writer;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use quiesce_protocol::FILE_DESCRIPTOR_SET;
 use quiesce_protocol::v1::operation::State;
 use quiesce_protocol::v1::scheduler_client::SchedulerClient;
 use quiesce_protocol::v1::{GetInstanceRequest, GetOperationRequest, Instance, Operation, instance};
@@ -44,7 +46,18 @@ pub(crate) struct Stack {
     admin: FreePort,
     /// Where the scheduler and its clients are, if not in the network of the machine.
     namespace: Option<Arc<Namespace>>,
+    /// How everybody proves who he is, where that is asked for.
+    proofs: Option<Proofs>,
     directory: TempDir,
+}
+
+/// What it takes to be let in where access is enforced and everything is encrypted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Proofs {
+    /// Flags of the scheduler.
+    pub(crate) scheduler: Vec<String>,
+    /// The environment of the client.
+    pub(crate) client: Vec<(&'static str, String)>,
 }
 
 impl Stack {
@@ -70,7 +83,33 @@ impl Stack {
     /// Ports and a directory, and no scheduler.
     pub(crate) fn unstarted() -> Self {
         let (port, admin) = (FreePort::claim(), FreePort::claim());
-        Self { scheduler: None, port, admin, namespace: None, directory: short_temp_dir() }
+        Self { scheduler: None, port, admin, namespace: None, proofs: None, directory: short_temp_dir() }
+    }
+
+    /// From its next start on the scheduler speaks TLS and lets nobody in who proves nothing.
+    pub(crate) fn secure(&mut self, proofs: Proofs) {
+        self.proofs = Some(proofs);
+    }
+
+    /// Where it will be started.
+    pub(crate) fn put_into(&mut self, namespace: &Arc<Namespace>) {
+        self.namespace = Some(Arc::clone(namespace));
+    }
+
+    pub(crate) fn proofs(&mut self) -> &mut Proofs {
+        self.proofs.as_mut().expect("the stack is secured")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.admin.number()
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Starts the scheduler, again after a crash: same data, same port.
@@ -87,7 +126,8 @@ impl Stack {
     /// How the scheduler is started, for somebody who does so without the stack.
     pub(crate) fn scheduler_program(&self) -> Scheduler {
         let (namespace, directory) = (self.namespace.clone(), self.directory.path().to_owned());
-        Scheduler { port: self.port.number(), admin: self.admin.number(), namespace, directory }
+        let flags = self.proofs.as_ref().map(|proofs| proofs.scheduler.clone());
+        Scheduler { port: self.port.number(), admin: self.admin.number(), namespace, flags, directory }
     }
 
     /// Starts a scheduler that may refuse to come up.
@@ -138,7 +178,8 @@ impl Stack {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port.number())
+        let scheme = if self.proofs.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port.number())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -158,6 +199,7 @@ impl Stack {
             directory: self.directory.path().to_owned(),
             cluster: cluster.to_owned(),
             instance: instance.to_owned(),
+            wrapper: Vec::new(),
             flags: Vec::new(),
             command: Vec::new(),
         }
@@ -165,8 +207,13 @@ impl Stack {
 
     /// Runs a command of the client to its end.
     pub(crate) async fn quiesce(&self, args: &[&str]) -> Ran {
+        self.quiesce_with(args, &[]).await
+    }
+
+    /// The same, with more in its environment, or with other things.
+    pub(crate) async fn quiesce_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Ran {
         let mut command = self.client_command(args);
-        command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+        command.envs(environment.iter().copied()).stdin(std::process::Stdio::null()).kill_on_drop(true);
         // Longer than any test may take; it says which command hung.
         let output = timeout(Duration::from_secs(60), command.output()).await;
         let output =
@@ -196,6 +243,7 @@ impl Stack {
     fn client_command(&self, args: &[&str]) -> Command {
         let mut command = quiesce(self.namespace.as_deref());
         command.args(args).env("QUIESCE_SCHEDULER", self.url()).current_dir(self.directory.path());
+        command.envs(self.proofs.iter().flat_map(|proofs| proofs.client.iter().cloned()));
         command
     }
 
@@ -221,10 +269,26 @@ impl Stack {
 
     /// The same where the scheduler may be away.
     pub(crate) async fn try_operation(&self, name: &str) -> Result<Operation, String> {
+        if self.proofs.is_some() {
+            return self.look_at("operations", name, "quiesce.v1.Operation").await;
+        }
         let mut client = self.try_client().await?;
         let answer = client.get_operation(GetOperationRequest { name: name.to_owned() }).await;
         let answer = answer.map_err(|status| status.to_string())?.into_inner();
         Ok(answer.operation.expect("it is in the answer"))
+    }
+
+    /// What the command line says of a resource: it knows how to prove itself, and how to speak TLS.
+    async fn look_at<M: prost::Message + Default>(&self, kind: &str, name: &str, message: &str) -> Result<M, String> {
+        let ran = self.quiesce(&["get", kind, name, "-o", "json"]).await;
+        if ran.code != Some(0) {
+            return Err(ran.stderr);
+        }
+        let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build has checked it");
+        let descriptor = pool.get_message_by_name(message).expect("a message of the contract");
+        let mut json = serde_json::Deserializer::from_str(&ran.stdout);
+        let message = DynamicMessage::deserialize(descriptor, &mut json).map_err(|error| error.to_string())?;
+        message.transcode_to().map_err(|error| error.to_string())
     }
 
     /// Waits until the operation is in this state. Another state in which it would rest ends the wait.
@@ -241,6 +305,9 @@ impl Stack {
 
     /// The instance as the scheduler knows it, which may be away.
     pub(crate) async fn try_instance(&self, name: &str) -> Result<Instance, String> {
+        if self.proofs.is_some() {
+            return self.look_at("instances", &format!("db/{name}"), "quiesce.v1.Instance").await;
+        }
         let name = format!("applications/db/instances/{name}");
         let mut client = self.try_client().await?;
         let answer = client.get_instance(GetInstanceRequest { name }).await;
@@ -280,6 +347,8 @@ pub(crate) struct Scheduler {
     port: u16,
     admin: u16,
     namespace: Option<Arc<Namespace>>,
+    /// Flags with which it is safe everywhere.
+    flags: Option<Vec<String>>,
     directory: PathBuf,
 }
 
@@ -293,13 +362,16 @@ impl Scheduler {
         // Where nobody else is, every address is as safe as the loopback; it has to be told so.
         let (host, insecure) = match self.namespace {
             None => ("127.0.0.1", &[][..]),
+            Some(_) if self.flags.is_some() => ("0.0.0.0", &[][..]),
             Some(_) => ("0.0.0.0", &["--insecure", "--access", "open"][..]),
         };
+        let admin_host = if self.flags.is_some() { host } else { "127.0.0.1" };
         command
             .args(["scheduler", "--listen", &format!("{host}:{}", self.port)])
             .args(insecure)
-            .args(["--admin-listen", &format!("127.0.0.1:{}", self.admin), "--data-dir"])
+            .args(["--admin-listen", &format!("{admin_host}:{}", self.admin), "--data-dir"])
             .arg(data_dir)
+            .args(self.flags.iter().flatten())
             .current_dir(&self.directory);
         Actor::start("scheduler", command)
     }
@@ -313,6 +385,8 @@ pub(crate) struct Agent {
     directory: PathBuf,
     cluster: String,
     pub(crate) instance: String,
+    /// Another command, which executes what stands behind it.
+    wrapper: Vec<String>,
     flags: Vec<String>,
     command: Vec<String>,
 }
@@ -327,8 +401,20 @@ impl Agent {
         self.with(&["--standby"])
     }
 
-    pub(crate) fn through(mut self, proxy: &TcpProxy) -> Self {
-        self.scheduler = format!("http://{}", proxy.address());
+    pub(crate) fn through(self, proxy: &TcpProxy) -> Self {
+        self.at(&proxy.address().to_string())
+    }
+
+    /// Calls the scheduler at this `host:port`.
+    pub(crate) fn at(mut self, address: &str) -> Self {
+        let scheme = self.scheduler.split_once("://").map_or("http", |(scheme, _)| scheme);
+        self.scheduler = format!("{scheme}://{address}");
+        self
+    }
+
+    /// Starts it by another command, which executes what stands behind it.
+    pub(crate) fn within(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -345,7 +431,8 @@ impl Agent {
     }
 
     pub(crate) fn start(&self) -> Actor {
-        let mut command = quiesce(self.namespace.as_deref());
+        let wrapper: Vec<_> = self.wrapper.iter().map(String::as_str).collect();
+        let mut command = quiesce_within(self.namespace.as_deref(), &wrapper);
         command
             .args(["agent", "--application", "db", "--cluster", &self.cluster, "--instance", &self.instance])
             .args(["--scheduler", &self.scheduler, "--log-format", "text", "--state-dir"])
@@ -391,7 +478,7 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    fn start(name: &str, command: Command) -> Self {
+    pub(crate) fn start(name: &str, command: Command) -> Self {
         Self { name: name.to_owned(), process: spawn(name, command) }
     }
 

@@ -29,7 +29,7 @@ impl Operation {
     /// (Re)asks every hook that PREPARING needs an answer from.
     pub(super) fn ask_hooks(&mut self, now: Moment, step: &mut Step) {
         self.serial += 1;
-        let asked = Probing::Asked { until: now + self.policy.accept_timeout, again: None };
+        let asked = Probing::Asked { until: now + self.policy.accept_timeout, again: None, trouble: None };
         for member in self.members.iter_mut().filter(|member| !member.has_ended()) {
             member.probing = asked.clone();
             step.effects.push(Effect::Probe { instance: member.instance.clone(), serial: self.serial, check: true });
@@ -58,7 +58,7 @@ impl Operation {
             self.epoch = self.epoch.max(probe.epoch);
         }
         if let Some(slot) = self.locate(instance) {
-            if let Probing::Asked { until, again } = self.at(slot).probing {
+            if let Probing::Asked { until, again, .. } = self.at(slot).probing {
                 if !self.at(slot).has_ended() {
                     let probing = self.judge_source(now, instance, until, again, &answer);
                     let member = self.at_mut(slot);
@@ -78,7 +78,7 @@ impl Operation {
         let Some(index) = self.starts.iter().position(|start| start.instance == *instance && !start.rollback) else {
             return;
         };
-        if let Probing::Asked { until, again } = self.starts[index].probing {
+        if let Probing::Asked { until, again, .. } = self.starts[index].probing {
             let probing = self.judge_target(now, instance, until, again, &answer);
             let start = &mut self.starts[index];
             if let Ok(probe) = answer {
@@ -149,7 +149,7 @@ impl Operation {
     ) -> Probing {
         match error.class {
             CallErrorClass::Lost | CallErrorClass::Busy => {
-                Probing::Asked { until, again: Some(Again::after(again, now)) }
+                Probing::Asked { until, again: Some(Again::after(again, now)), trouble: Some(error.message.clone()) }
             }
             CallErrorClass::Rejected
             | CallErrorClass::Protocol
@@ -165,34 +165,36 @@ impl Operation {
 
     pub(super) fn probe_deadlines(&mut self, now: Moment, step: &mut Step) {
         for slot in self.slots() {
-            let Probing::Asked { until, again } = self.at(slot).probing else { continue };
+            let Probing::Asked { until, again, trouble } = self.at(slot).probing.clone() else { continue };
             let instance = self.at(slot).instance.clone();
             let looking_back = self.at(slot).has_ended();
             if until <= now {
                 // Looking back, silence proves nothing against a verified end.
-                let probing = if looking_back { Probing::Good } else { self.unanswered(now, &instance, again) };
+                let probing =
+                    if looking_back { Probing::Good } else { self.unanswered(now, &instance, again, trouble) };
                 self.at_mut(slot).probing = probing;
             } else if let Some(due) = again.filter(|again| again.at <= now) {
-                self.at_mut(slot).probing = Probing::Asked { until, again: Some(Again { at: until, ..due }) };
+                self.at_mut(slot).probing = Probing::Asked { until, again: Some(Again { at: until, ..due }), trouble };
                 step.effects.push(Effect::Probe { instance, serial: self.serial, check: !looking_back });
             }
         }
         for index in 0..self.starts.len() {
-            let Probing::Asked { until, again } = self.starts[index].probing else { continue };
+            let Probing::Asked { until, again, trouble } = self.starts[index].probing.clone() else { continue };
             let instance = self.starts[index].instance.clone();
             if until <= now {
-                self.starts[index].probing = self.unanswered(now, &instance, again);
+                self.starts[index].probing = self.unanswered(now, &instance, again, trouble);
             } else if let Some(due) = again.filter(|again| again.at <= now) {
-                self.starts[index].probing = Probing::Asked { until, again: Some(Again { at: until, ..due }) };
+                self.starts[index].probing = Probing::Asked { until, again: Some(Again { at: until, ..due }), trouble };
                 step.effects.push(Effect::Probe { instance, serial: self.serial, check: false });
             }
         }
     }
 
-    fn unanswered(&self, now: Moment, instance: &InstanceId, again: Option<Again>) -> Probing {
+    fn unanswered(&self, now: Moment, instance: &InstanceId, again: Option<Again>, trouble: Option<String>) -> Probing {
         let waited = self.policy.accept_timeout;
         let failure = if again.is_some() {
-            let message = format!("its hook could not be reached for {waited:?}");
+            let why = trouble.filter(|why| !why.is_empty()).map(|why| format!(": {why}")).unwrap_or_default();
+            let message = format!("its hook could not be reached for {waited:?}{why}");
             self.failure_of(instance, Reason::HookUnreachable, message, now)
         } else {
             self.failure_of(instance, Reason::AcceptTimeout, format!("its hook did not answer for {waited:?}"), now)
@@ -269,7 +271,7 @@ impl Operation {
         }
         self.serial += 1;
         for member in self.members.iter_mut().filter(|member| member.is_verified() && member.probing == Probing::Idle) {
-            member.probing = Probing::Asked { until: now + self.policy.accept_timeout, again: None };
+            member.probing = Probing::Asked { until: now + self.policy.accept_timeout, again: None, trouble: None };
             step.effects.push(Effect::Probe { instance: member.instance.clone(), serial: self.serial, check: false });
         }
     }
@@ -297,7 +299,7 @@ impl Operation {
             // One lost call is no answer. A hook that is gone, or has nothing to say, says nothing against an end that was
             // verified.
             Err(error) if again.is_none() && matches!(error.class, CallErrorClass::Lost | CallErrorClass::Busy) => {
-                member.probing = Probing::Asked { until, again: Some(Again::after(None, now)) };
+                member.probing = Probing::Asked { until, again: Some(Again::after(None, now)), trouble: None };
             }
             Err(_) => member.probing = Probing::Good,
         }

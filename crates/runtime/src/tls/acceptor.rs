@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -56,6 +56,8 @@ pub struct Accepted {
     pub stream: Box<dyn Socket>,
     /// Who made it; none without a client certificate, or with one that says nothing.
     pub identity: Option<PeerIdentity>,
+    /// When the client's certificate expires. A connection outlives that; whoever counts on the identity looks.
+    pub until: Option<SystemTime>,
     /// The protocol both agreed on; none if the client named none.
     pub protocol: Option<Vec<u8>>,
 }
@@ -124,8 +126,9 @@ impl Acceptor {
                 let (_, session) = stream.get_ref();
                 let leaf = session.peer_certificates().and_then(<[_]>::first);
                 let identity = leaf.and_then(|certificate| PeerIdentity::of(certificate));
+                let until = leaf.and_then(|certificate| PeerIdentity::until(certificate));
                 let protocol = session.alpn_protocol().map(<[u8]>::to_vec);
-                Ok(Accepted { stream: Box::new(stream), identity, protocol })
+                Ok(Accepted { stream: Box::new(stream), identity, until, protocol })
             }
         }
     }

@@ -73,6 +73,6 @@ fn shown(name: &GeneralName<'_>) -> Option<String> {
 }
 
 /// None before 1970, of which there is no use.
-fn time(seconds: i64) -> Option<SystemTime> {
+pub(super) fn time(seconds: i64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }

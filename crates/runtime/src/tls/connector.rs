@@ -44,11 +44,18 @@ pub struct ConnectorSettings {
     pub certificate: &'static str,
     /// Such as `--key`.
     pub key: &'static str,
+    /// How to do without TLS, after "speaks no TLS on this port: ".
+    pub without: &'static str,
 }
 
 impl ConnectorSettings {
     /// The flags of all our programs that are clients.
-    pub const FLAGS: Self = Self { authorities: "--ca", certificate: "--cert", key: "--key" };
+    pub const FLAGS: Self = Self {
+        authorities: "--ca",
+        certificate: "--cert",
+        key: "--key",
+        without: "connect with http://, or to the port that does",
+    };
 }
 
 /// Makes TLS connections of connections. Clones share the files.
@@ -69,10 +76,12 @@ pub enum ConnectError {
         host: String,
     },
     /// What answers does not speak TLS, or hangs up when it is spoken to in TLS.
-    #[error("{host} speaks no TLS on this port: connect with http://, or to the port that does")]
+    #[error("{host} speaks no TLS on this port: {without}")]
     NotTls {
         /// With whom.
         host: String,
+        /// What helps.
+        without: &'static str,
     },
     /// The host part of the address is neither name nor IP address.
     #[error("{host:?} is neither a DNS name nor an IP address, so no certificate can be for it")]
@@ -140,7 +149,7 @@ pub enum ConnectError {
         alert: Alert,
     },
     /// It does not speak what we want to.
-    #[error("{host} speaks TLS, but not the protocol asked for: is it a quiesce scheduler?")]
+    #[error("{host} speaks TLS, but not the protocol asked for: is it another program?")]
     Protocol {
         /// With whom.
         host: String,
@@ -315,14 +324,14 @@ struct Explain {
 
 impl Explain {
     fn error(&self, error: io::Error) -> ConnectError {
-        let host = self.host.clone();
+        let (host, without) = (self.host.clone(), self.settings.without);
         let error = match error.downcast::<rustls::Error>() {
             Ok(error) => error,
-            Err(error) if is_hung_up(error.kind()) => return ConnectError::NotTls { host },
+            Err(error) if is_hung_up(error.kind()) => return ConnectError::NotTls { host, without },
             Err(source) => return ConnectError::Broken { host, source },
         };
         match error {
-            rustls::Error::InvalidMessage(_) => ConnectError::NotTls { host },
+            rustls::Error::InvalidMessage(_) => ConnectError::NotTls { host, without },
             rustls::Error::InvalidCertificate(problem) => self.certificate(problem),
             rustls::Error::AlertReceived(alert) => {
                 self.alert(alert).unwrap_or(ConnectError::Failed { host, source: rustls::Error::AlertReceived(alert) })

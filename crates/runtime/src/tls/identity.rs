@@ -1,9 +1,12 @@
 //! Who a certificate says its holder is.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::certificate::time;
 
 /// Longest identity: that of a SPIFFE ID. It ends up in records and logs.
 const LENGTH_MAX: usize = 2048;
@@ -36,6 +39,12 @@ impl PeerIdentity {
                 _ => None,
             }),
         }
+    }
+
+    /// When `certificate` (DER) expires; none if that cannot be read.
+    pub(super) fn until(certificate: &[u8]) -> Option<SystemTime> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        time(certificate.validity().not_after.timestamp())
     }
 
     /// The identity as text.

@@ -56,7 +56,12 @@ pub struct OpenError {
 pub(crate) struct Entry {
     caller: OnceLock<Principal>,
     subject: OnceLock<Subject>,
+    made: OnceLock<String>,
 }
+
+/// The name of what came of a call that made something; an extension of its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Made(pub(crate) String);
 
 /// What a request was about.
 #[derive(Debug)]
@@ -74,9 +79,8 @@ impl Entry {
         let _known = self.caller.set(caller.clone());
     }
 
-    /// Whether it is known who calls.
-    pub(crate) fn is_known(&self) -> bool {
-        self.caller.get().is_some()
+    pub(crate) fn made(&self, Made(name): Made) {
+        let _known = self.made.set(name);
     }
 
     pub(crate) fn subject(&self, need: &Need<'_>) {
@@ -115,6 +119,8 @@ struct Line<'a> {
     method: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     resource: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -206,12 +212,13 @@ fn line(entry: &Entry, outcome: &Outcome<'_>) -> Vec<u8> {
         by: caller.map_or("none", |caller| caller.means.as_str()),
         token: caller.and_then(|caller| match &caller.means {
             Means::Token(id) => Some(id.as_str()),
-            Means::Nothing | Means::Certificate | Means::Instance => None,
+            Means::Nothing | Means::Certificate { .. } | Means::Instance => None,
         }),
         from: outcome.from,
         service: outcome.service,
         method: outcome.method,
         resource: subject.map_or("", |subject| &subject.resource),
+        made: entry.made.get().map(String::as_str),
         request_id: subject.map_or("", |subject| &subject.request_id),
         dry_run: subject.is_some_and(|subject| subject.dry_run),
         overrides: subject.and_then(|subject| subject.overrides),
@@ -361,6 +368,56 @@ mod tests {
         let path = directory.path().join("audit.jsonl");
         LogFile::open(&path, 40).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_takes_one_thread_and_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        // A pipe that nobody reads takes no more at some point, like a disk that has gone away.
+        let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let audit = Audit::open(&Target::File(path)).unwrap();
+        let threads = 2;
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.max_blocking_threads(threads).enable_time().build().unwrap();
+        let method = "x".repeat(8 << 10);
+        let outcome = || Outcome {
+            time: SystemTime::UNIX_EPOCH,
+            service: "s",
+            method: &method,
+            from: None,
+            code: "OK",
+            error: "",
+        };
+        let entry = Entry::default();
+        let writers = 20;
+        runtime.block_on(async {
+            let mut records = futures::future::join_all((0..writers).map(|_| {
+                let (audit, entry, outcome) = (&audit, &entry, outcome());
+                async move { audit.record(entry, &outcome).await }
+            }));
+            let others = async {
+                // Once some lines wait for good, what else is done on threads is still done.
+                for _ in 0..threads {
+                    tokio::task::spawn_blocking(|| ()).await.unwrap();
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = &mut records => panic!("more was written than a pipe takes"),
+                () = others => {}
+            }
+            assert!(audit.count() > threads, "{}", audit.count());
+            let read = std::thread::spawn(move || {
+                let mut bytes = vec![0; writers * (8 << 10)];
+                io::Read::read_exact(&mut reader, &mut bytes).unwrap();
+                reader
+            });
+            records.await;
+            assert_eq!(audit.count(), 0);
+            drop(read.join().unwrap());
+        });
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use quiesce_operation::{ApplicationId, InstanceId};
 
@@ -58,8 +59,11 @@ impl Applications {
 pub(crate) enum Means {
     /// By nothing.
     Nothing,
-    /// By a name in the certificate of its connection.
-    Certificate,
+    /// By the name in the certificate of its connection.
+    Certificate {
+        /// When that expires.
+        until: Option<SystemTime>,
+    },
     /// By the token of this id.
     Token(String),
     /// By the credential of a registered instance.
@@ -70,7 +74,7 @@ impl Means {
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Nothing => "none",
-            Self::Certificate => "certificate",
+            Self::Certificate { .. } => "certificate",
             Self::Token(_) => "token",
             Self::Instance => "instance",
         }

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::identity::network;
+
 /// Failures within [`WINDOW`] that are answered and recorded one by one: some more than a person with an old token needs
 /// to find out.
 const FAILURES_MAX: u32 = 20;
@@ -49,14 +51,6 @@ impl Throttle {
         }
         one.count = one.count.saturating_add(1);
         one.count > FAILURES_MAX
-    }
-}
-
-/// What one caller has of addresses: with IPv6, a network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
     }
 }
 

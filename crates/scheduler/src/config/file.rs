@@ -30,6 +30,8 @@ pub(super) struct File {
     pub(super) insecure: Option<bool>,
     /// Files for TLS.
     pub(super) tls: Tls,
+    /// gRPC-Web.
+    pub(super) web: Web,
     /// What to log, and how.
     pub(super) log: Log,
     /// Who may do what.
@@ -117,6 +119,16 @@ pub(super) struct Tls {
     pub(super) key: Option<PathBuf>,
     /// Who signs certificates of clients.
     pub(super) client_ca: Option<PathBuf>,
+    /// Who signs certificates of hooks that listen; unset: as `client_ca`, else those the system trusts.
+    pub(super) hook_ca: Option<PathBuf>,
+}
+
+/// gRPC-Web.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Web {
+    /// Pages that may call.
+    pub(super) origins: Option<Vec<String>>,
 }
 
 /// The log.
@@ -214,7 +226,9 @@ impl File {
                 certificate: self.tls.certificate.or(lower.tls.certificate),
                 key: self.tls.key.or(lower.tls.key),
                 client_ca: self.tls.client_ca.or(lower.tls.client_ca),
+                hook_ca: self.tls.hook_ca.or(lower.tls.hook_ca),
             },
+            web: Web { origins: self.web.origins.or(lower.web.origins) },
             log: Log { filter: self.log.filter.or(lower.log.filter), format: self.log.format.or(lower.log.format) },
             audit: Audit { to: self.audit.to.or(lower.audit.to) },
             access: Access {

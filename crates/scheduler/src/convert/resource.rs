@@ -94,6 +94,7 @@ pub(crate) fn instance_to_wire(clock: &dyn Clock, view: &InstanceView) -> v1::In
         update_time: Some(timestamp(clock, view.instance.record.updated)),
         epoch: long(*epoch),
         agent_id: agent_id.clone(),
+        unreachable_reason: view.presence.trouble.clone(),
     }
 }
 

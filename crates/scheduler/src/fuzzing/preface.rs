@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::attach::{Attachments, Refusal};
-use crate::hooks::Hooks;
+use crate::hooks::{Dialler, Hooks};
 use crate::secrets::{Entropy, Rotation, Secrets};
 
 /// Longest preface line, its end included; of the contract.
@@ -78,7 +78,8 @@ fn attachments() -> Attachments {
         .expect("memory does not wait");
     let secrets = Arc::new(secrets.expect("memory does not fail"));
     let (_signal, draining) = drain::channel();
-    let (clock, machine) = (Arc::new(ManualClock::default()), Arc::new(Machine::local()));
-    let hooks = Hooks::new(Arc::clone(&secrets), clock, machine, Tasks::new(), draining);
+    let dialler = Dialler::load(None, None, true, &Machine::local()).expect("there are no files to load");
+    let (clock, dial) = (Arc::new(ManualClock::default()), Arc::new(dialler));
+    let hooks = Hooks::new(Arc::clone(&secrets), clock, dial, Tasks::new(), draining);
     Attachments::new(hooks, secrets, entropy)
 }

@@ -1,4 +1,4 @@
-//! Connections: dialled ones, and attached ones that were dialled by the agent.
+//! Connections: dialled ones (by [`super::dialler`]), and attached ones that were dialled by the agent.
 //!
 //! Owns sockets until HTTP/2 takes them over, and the means to close them or to notice that they are gone. It knows
 //! nothing of what is said on them.
@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
-use quiesce_runtime::machine::{Machine, Network, Socket};
+use quiesce_runtime::machine::Socket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
@@ -21,8 +20,8 @@ use tonic::transport::{Channel, Endpoint, Error as TransportError};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt as _, service_fn};
 
-/// Longest wait for a connection to be made; the shortest accept timeout anybody sets is of this order.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for HTTP/2 over a connection that stands.
+const REVERSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up. Without it a call over a dead
 /// route waits for a quarter of an hour of retransmissions, and a connection whose agent is gone stays as long, whoever has
 /// dialled. There are no HTTP/2 pings: servers punish clients for them.
@@ -50,23 +49,6 @@ pub(super) struct Connection {
     pub(super) closed: CancellationToken,
 }
 
-/// Over the sockets of a machine.
-impl Dial for Machine {
-    fn dial(&self, endpoint: &str, closed: CancellationToken, on_end: Arc<dyn Fn() + Send + Sync>) -> HookChannel {
-        let address: Arc<str> = endpoint.into();
-        let network = Arc::clone(&self.network);
-        let connector = service_fn(move |_authority| {
-            let (network, address) = (Arc::clone(&network), Arc::clone(&address));
-            let (closed, on_end) = (closed.clone(), Arc::clone(&on_end));
-            async move {
-                let socket = connect(&*network, &address).await?;
-                Ok::<_, io::Error>(TokioIo::new(Watched::new(socket, closed, on_end)))
-            }
-        });
-        boxed(settings().connect_timeout(CONNECT_TIMEOUT).connect_with_connector_lazy(connector))
-    }
-}
-
 fn boxed(channel: Channel) -> HookChannel {
     BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(Box::new(error))))
 }
@@ -89,31 +71,33 @@ pub(super) async fn reverse(
             socket.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the agent has to dial in")),
         )
     });
-    let channel = settings().connect_timeout(CONNECT_TIMEOUT).connect_with_connector(connector).await?;
+    let channel = settings().connect_timeout(REVERSE_TIMEOUT).connect_with_connector(connector).await?;
     Ok(Connection { channel: boxed(channel), closed })
 }
 
-fn settings() -> Endpoint {
+pub(super) fn settings() -> Endpoint {
     Endpoint::from_static(AUTHORITY).http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
 }
 
-async fn connect(network: &dyn Network, address: &str) -> io::Result<Box<dyn Socket>> {
-    if let Some(path) = address.strip_prefix("unix:") {
-        return Ok(Box::new(UnixStream::connect(path).await?));
-    }
-    network.connect(address, Some(SILENCE_MAX)).await
-}
-
 /// A socket that can be closed from outside, and says when HTTP/2 has let go of it.
-struct Watched<T> {
+pub(super) struct Watched<T> {
     socket: T,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
     on_end: Arc<dyn Fn() + Send + Sync>,
+    on_error: Option<OnError>,
 }
 
+type OnError = Box<dyn Fn(&io::Error) + Send + Sync>;
+
 impl<T> Watched<T> {
-    fn new(socket: T, closed: CancellationToken, on_end: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self { socket, closed: Box::pin(closed.cancelled_owned()), on_end }
+    pub(super) fn new(socket: T, closed: CancellationToken, on_end: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self { socket, closed: Box::pin(closed.cancelled_owned()), on_end, on_error: None }
+    }
+
+    /// The same; `on_error` is told what breaks it, before HTTP/2 is.
+    pub(super) fn telling(mut self, on_error: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
+        self.on_error = Some(Box::new(on_error));
+        self
     }
 
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -133,7 +117,11 @@ impl<T> Drop for Watched<T> {
 impl<T: Socket> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if let (Poll::Ready(Err(error)), Some(on_error)) = (&read, &self.on_error) {
+            on_error(error);
+        }
+        read
     }
 }
 

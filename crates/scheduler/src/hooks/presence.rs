@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const INTERVAL_EAGER: Duration = Duration::from_secs(1);
 /// How many questions are asked at that pace after each reason to look.
 const EAGER_QUESTIONS: u32 = 10;
+/// How often a hook that has just registered and does not answer, or not yet, is asked at that pace nevertheless. It is
+/// asked before it has our answer, and knows by what to recognise us only then.
+const QUESTIONS_OF_WELCOME: u32 = 5;
 /// After so many questions in a row without an answer an attached connection is given up. What the agent sends may be
 /// lost while it hears us well; then its own keep-alive finds nothing wrong, and TCP goes on for a quarter of an hour.
 const UNANSWERED_MAX: u32 = 2;
@@ -47,6 +50,8 @@ pub struct Presence {
     pub last_seen: Option<Moment>,
     /// Whether a connection stands: attached, or dialled with the last call gone through.
     pub connected: bool,
+    /// Why it is unreachable, for people; empty when it is not.
+    pub trouble: String,
 }
 
 /// Whether a hook answers.
@@ -96,20 +101,23 @@ impl Presence {
     pub(super) fn heard(&mut self, now: Moment, info: Option<HookInfo>) {
         self.last_seen = Some(now);
         self.connected = true;
+        self.trouble.clear();
         self.info = info.or(self.info.take());
         let ready = self.info.as_ref().is_none_or(|info| info.ready);
         self.state = if ready { HookState::Ready } else { HookState::NotReady };
     }
 
-    pub(super) fn missed(&mut self) {
+    pub(super) fn missed(&mut self, reason: &str) {
         self.state = HookState::Unreachable;
         self.connected = false;
+        reason.clone_into(&mut self.trouble);
     }
 }
 
 /// Watches one hook until it is forgotten or nobody needs hooks any more.
 pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
     let mut eager = EAGER_QUESTIONS;
+    let mut welcome = 0;
     let mut unanswered = 0;
     while !hook.forgotten.is_cancelled() {
         {
@@ -117,10 +125,11 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             hook.detach_if_gone();
             // One that has just said that it is there does not wait behind those that are only asked once more.
             let comes = hook.comes.swap(false, Ordering::Relaxed);
+            welcome = if comes { QUESTIONS_OF_WELCOME } else { welcome };
             let absent = hook.presence.borrow().state == HookState::Unreachable;
             let places = if absent && !comes { &inner.signs_of_absent } else { &inner.signs_of_life };
             if hook.is_detached() {
-                hook.missed();
+                hook.missed("the agent has not dialled in");
             } else {
                 // The outcome is written down by the call itself.
                 let answered = tokio::select! {
@@ -138,11 +147,13 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
         let absent = hook.presence.borrow().state == HookState::Unreachable;
         let pause = match (absent, eager) {
             (true, _) if unanswered > 0 => INTERVAL,
+            (true, _) if welcome > 0 => INTERVAL_EAGER,
             (true, _) => INTERVAL_ABSENT,
             (false, 0) => INTERVAL,
             (false, _) => INTERVAL_EAGER,
         };
         eager = eager.saturating_sub(1);
+        welcome = welcome.saturating_sub(1);
         tokio::time::sleep(INTERVAL_MIN).await;
         tokio::select! {
             biased;

@@ -154,6 +154,7 @@ impl Opened {
             tasks: tasks.clone(),
             default_policy,
             attach_endpoint: config.attach_endpoint,
+            hooks_in_clear: config.hooks_in_clear,
         });
         Ok(Running { service, access, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
     }

@@ -57,7 +57,7 @@ fn claim(service: &Service, caller: &Principal) -> Result<Claim, Problem> {
         Rights::Join { .. } => {
             let token = match &caller.means {
                 Means::Token(id) => Some(id.clone()),
-                Means::Nothing | Means::Certificate | Means::Instance => None,
+                Means::Nothing | Means::Certificate { .. } | Means::Instance => None,
             };
             Claim::Joins { token, credential: service.access.number()? }
         }
@@ -74,7 +74,7 @@ fn registration(
     let mut bad = Violations::new();
     let instance = request.instance.clone().unwrap_or_default();
     let name = bad.instance("instance.name", &instance.name);
-    let connect = bad.connect("instance", &instance);
+    let connect = bad.connect("instance", &instance, service.hooks_in_clear);
     let cluster = bad.optional_cluster("instance.cluster", &instance.cluster);
     let labels = bad.labels("instance.labels", &instance.labels);
     let agent_id = bad.agent_id("instance.agent_id", &instance.agent_id);

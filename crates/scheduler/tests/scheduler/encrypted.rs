@@ -26,15 +26,15 @@ use crate::world::{LIMIT, World};
 /// Nothing happens, so whatever is said comes at once.
 const QUIET: std::time::Duration = std::time::Duration::from_millis(50);
 
-struct Ground {
-    directory: TempDir,
-    authority: Authority,
-    ca: PathBuf,
+pub(crate) struct Ground {
+    pub(crate) directory: TempDir,
+    pub(crate) authority: Authority,
+    pub(crate) ca: PathBuf,
     server: Pair,
 }
 
 impl Ground {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         let ca = authority.write(directory.path(), "ca.pem");
@@ -42,7 +42,7 @@ impl Ground {
         Self { directory, authority, ca, server }
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let named = |setting, path: &PathBuf| NamedFile { setting, path: path.clone() };
         let own = KeyPair {
             certificate: named("tls.certificate", &self.server.certificate),
@@ -52,7 +52,7 @@ impl Ground {
         Config { tls: Some(Tls { own, client_ca }), ..Config::ephemeral() }
     }
 
-    fn connector(&self, own: Option<Pair>) -> Connector {
+    pub(crate) fn connector(&self, own: Option<Pair>) -> Connector {
         let own = own.map(|pair| (pair.certificate, pair.key));
         let files = ConnectorFiles { authorities: Some(self.ca.clone()), own, settings: ConnectorSettings::FLAGS };
         Connector::load(files, Arc::new(Kernel)).unwrap()
@@ -73,12 +73,16 @@ async fn dial_as(
     connector.connect(socket, host, protocol).await
 }
 
-/// A client whose one connection is made already.
 async fn client(connector: &Connector, world: &World) -> SchedulerClient<Channel> {
+    SchedulerClient::new(channel(connector, world).await)
+}
+
+/// One connection that is made already.
+pub(crate) async fn channel(connector: &Connector, world: &World) -> Channel {
     let mut socket = Some(TokioIo::new(dial(connector, world, b"h2").await.unwrap()));
     let once = tower::service_fn(move |_| std::future::ready(socket.take().ok_or(std::fmt::Error)));
     let endpoint = Endpoint::from_static("https://127.0.0.1");
-    SchedulerClient::new(endpoint.connect_with_connector(once).await.unwrap())
+    endpoint.connect_with_connector(once).await.unwrap()
 }
 
 #[tokio::test]

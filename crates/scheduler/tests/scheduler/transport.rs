@@ -102,8 +102,8 @@ async fn a_wrong_attach_token_is_told_so_on_the_same_port() {
 #[tokio::test]
 async fn whoever_does_not_say_what_it_wants_is_sent_away() {
     let world = World::start().await;
-    let answers =
-        [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n", b"GET / HTTP/1.1\r\nHost: scheduler\r\n\r\n"].map(|begin| {
+    let answers = [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"]
+        .map(|begin| {
             let address = world.address;
             tokio::spawn(async move {
                 let mut stream = TcpStream::connect(address).await.unwrap();

@@ -182,11 +182,17 @@ pub(crate) fn expect_error<T: std::fmt::Debug>(
     info.metadata.clone()
 }
 
+/// The fields that are wrong, and what is.
+pub(crate) fn violations(status: &Status) -> Vec<(String, String)> {
+    let details = status.get_error_details();
+    let found = &details.bad_request().expect("field violations").field_violations;
+    found.iter().map(|violation| (violation.field.clone(), violation.description.clone())).collect()
+}
+
 /// The paths of the fields an INVALID_ARGUMENT complains of.
 #[track_caller]
 pub(crate) fn bad_fields<T: std::fmt::Debug>(result: Result<T, Status>) -> Vec<String> {
     let status = result.expect_err("an error");
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-    let details = status.get_error_details();
-    details.bad_request().unwrap().field_violations.iter().map(|violation| violation.field.clone()).collect()
+    violations(&status).into_iter().map(|(field, _)| field).collect()
 }

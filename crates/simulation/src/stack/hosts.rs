@@ -58,6 +58,7 @@ pub(super) async fn agent(world: Arc<World>, role: Role, instance: Arc<Instance>
         let listen = role.listens.then(|| Listen {
             address: format!("0.0.0.0:{AGENT_PORT}"),
             advertise: Some(format!("{}:{AGENT_PORT}", instance.host)),
+            tls: None,
         });
         let parts = Parts {
             options,

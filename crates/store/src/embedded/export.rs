@@ -10,7 +10,7 @@ use super::open::FormatError;
 use crate::{EngineError, Entry, Key, ReadError, Revision};
 
 /// An entry as it lies in the file. Its key may be one that no space makes, which a check wants to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The bytes of the key.
     pub key: Bytes,

@@ -11,6 +11,7 @@ use quiesce_testkit::hostile;
 use quiesce_testkit::proxy::{Mode, TcpProxy};
 use tokio::io::{copy, duplex, split};
 use tokio::time::timeout;
+use tonic::Code;
 use tonic::transport::Server;
 
 use super::world::{LIMIT, SOURCE, World, application, hook, instance};
@@ -43,6 +44,18 @@ async fn a_registered_hook_is_asked_at_once_and_its_answer_kept() {
     let presence = world.presence_becomes(HookState::NotReady).await;
     assert!(presence.connected && presence.last_seen.is_some());
     assert_eq!(presence.info.unwrap().not_ready_reason, "no such process");
+}
+
+#[tokio::test]
+async fn a_hook_that_is_asked_before_it_has_its_token_is_asked_again_soon() {
+    let world = World::new().await;
+    // What a hook says that does not know yet by what to recognise the scheduler.
+    let (hook, listening) = hook(Script { info_error: Some(Code::Unavailable), ..Script::default() }).await;
+    world.register("a", SOURCE, &listening).await;
+    world.presence_becomes(HookState::Unreachable).await;
+    hook.change(|script| script.info_error = None);
+    // A hook that is gone for good would be asked only after this.
+    eventually("the hook to be ready", LIMIT / 2, async || world.presence().state == HookState::Ready).await;
 }
 
 #[tokio::test]

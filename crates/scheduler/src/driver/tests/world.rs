@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::attach::Attachments;
 use crate::driver::{Handle, Parts};
-use crate::hooks::Hooks;
+use crate::hooks::{Dialler, Hooks};
 use crate::records::{self, ApplicationRecord, Connect, EventRecord, InstanceRecord, OperationRecord};
 use crate::secrets::{Rotation, Secrets, entropy_of};
 
@@ -103,7 +103,7 @@ impl World {
         let hooks = Hooks::new(
             Arc::clone(&secrets),
             Arc::clone(&clock),
-            Arc::new(machine.clone()),
+            Arc::new(Dialler::load(None, None, true, &machine).unwrap()),
             tasks.clone(),
             drain.clone(),
         );

@@ -1,12 +1,17 @@
 //! The audit log: who changed what, and who was refused.
 
 use quiesce_protocol::v1;
+use quiesce_testkit::eventually;
 use serde_json::Value as Json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tonic::Code;
 use v1::token::Role;
 
 use super::callers::House;
-use crate::world::expect_error;
+use crate::transport::get;
+use crate::world::{LIMIT, expect_error};
 
 fn lines(house: &House) -> Vec<Json> {
     let text = std::fs::read_to_string(house.path("audit.jsonl")).unwrap();
@@ -30,8 +35,10 @@ async fn every_change_and_every_refusal_is_a_line() {
     };
     drop(viewer.scheduler.delete_application(request.clone()).await.unwrap_err());
     drop(house.nobody().scheduler.delete_application(request.clone()).await.unwrap_err());
-    let forced = v1::DeleteApplicationRequest { force: true, validate_only: true, ..request };
+    let forced = v1::DeleteApplicationRequest { force: true, validate_only: true, ..request.clone() };
     drop(house.admin().scheduler.delete_application(forced).await);
+    house.instance("shop", "one").await;
+    let deletion = house.admin().scheduler.delete_application(request).await.unwrap().into_inner().operation.unwrap();
 
     let lines = lines(&house);
     let told: Vec<_> =
@@ -47,6 +54,7 @@ async fn every_change_and_every_refusal_is_a_line() {
             ("DeleteApplication", "Unauthenticated"),
         ]
     );
+    assert_eq!((&lines[0]["made"], &lines[1]["made"]), (&Json::Null, &Json::from(name.as_str())));
     let refused = &lines[3];
     assert_eq!(refused["who"], format!("somebody (token {id})"));
     assert_eq!((&refused["by"], &refused["token"]), (&Json::from("token"), &Json::from(id)));
@@ -56,6 +64,8 @@ async fn every_change_and_every_refusal_is_a_line() {
     assert_eq!(refused["error"], "CALLER_NOT_ALLOWED");
     assert_eq!((&lines[4]["who"], &lines[4]["by"]), (&"".into(), &"none".into()));
     assert_eq!((&lines[5]["overrides"], &lines[5]["dry_run"]), (&"force".into(), &true.into()));
+    let deleted = &lines.last().unwrap();
+    assert_eq!((&deleted["resource"], &deleted["made"]), (&"applications/shop".into(), &deletion.name.into()));
     drop(viewer);
     house.close().await;
 }
@@ -84,4 +94,44 @@ async fn what_could_not_be_recorded_is_not_done() {
     assert_eq!(told, ["\"Ok\"", "\"Unavailable\"", "\"Ok\""], "what waited comes first");
     drop(admin);
     house.close().await;
+}
+
+#[tokio::test]
+async fn whoever_proves_nothing_is_recorded_until_there_is_too_much_of_it() {
+    let house = House::open().await;
+    let unknown = v1::CompleteShutdownRequest {
+        shutdown_id: "op-1.1.one".to_owned(),
+        completion_token: "qct1.1.x".to_owned(),
+        result: Some(v1::StopResult { outcome: v1::stop_result::Outcome::Stopped.into(), ..Default::default() }),
+    };
+    let gibberish = v1::CompleteShutdownRequest::default();
+    expect_error(house.nobody().gateway.complete_shutdown(gibberish).await, Code::InvalidArgument, "INVALID_FIELD");
+    attach_with_a_wrong_token(&house).await;
+    eventually("the address to be throttled", LIMIT, async || {
+        match house.nobody().gateway.complete_shutdown(unknown.clone()).await {
+            Err(status) if status.code() == Code::ResourceExhausted => Ok(()),
+            Err(status) if status.code() == Code::PermissionDenied => Err("not yet".to_owned()),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    // Dialling in and calling count together.
+    attach_with_a_wrong_token(&house).await;
+    let lines = lines(&house);
+    assert_eq!(lines[0]["service"], "quiesce-attach/1");
+    assert_eq!((&lines[0]["from"], &lines[0]["code"]), (&"127.0.0.1".into(), &"Unauthenticated".into()));
+    assert_eq!(lines[0]["error"], "CREDENTIALS_INVALID");
+    assert_eq!(lines.len(), 20, "as many as are recorded one by one");
+    assert!(lines[1..].iter().all(|line| line["error"] == "COMPLETION_TOKEN_INVALID"), "{lines:?}");
+    let metrics = get(&house.world, "/metrics").await;
+    assert!(metrics.contains("quiesce_connections_turned_away_total{reason=\"attach_token\"} 2"), "{metrics}");
+    house.close().await;
+}
+
+async fn attach_with_a_wrong_token(house: &House) {
+    let mut socket = TcpStream::connect(house.world.address).await.unwrap();
+    socket.write_all(b"QUIESCE/1 ATTACH qat1.wrong\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(LIMIT, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(answer, "QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID\r\n");
 }

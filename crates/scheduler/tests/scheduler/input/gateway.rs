@@ -50,7 +50,7 @@ fn registering(ground: &Ground) -> Vec<Rpc> {
                 flag("held"),
             ])
             .rows(
-                ["state", "last_seen_time", "create_time", "update_time", "epoch"]
+                ["state", "last_seen_time", "create_time", "update_time", "epoch", "unreachable_reason"]
                     .map(|field| ignored(instance(field), "output only")),
             )
             .rows([ignored("instance.hook", "a first impression, read as the careful way; the hook is asked at once")])

@@ -1,4 +1,4 @@
-//! Keeps `docs/reliability.md` honest: what it names as evidence has to be there.
+//! Keeps the pages about our promises honest: what they name as evidence has to be there.
 //!
 //! A name in a link, such as ``[`a_test`][suite]``, has to be a test, a law or a mutant of the file that the label at the end of
 //! the page points to; a path in a code span has to exist. So whoever renames a test is told which promise loses its proof.
@@ -8,28 +8,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-const PAGE: &str = "docs/reliability.md";
-/// The page is about so many traps, numbered from 1.
+/// Pages that name tests.
+const PAGES: [&str; 2] = [RELIABILITY, "docs/security.md"];
+const RELIABILITY: &str = "docs/reliability.md";
+/// That page is about so many traps, numbered from 1.
 const TRAPS: usize = 33;
 /// What paths in code spans begin with; anything else between backticks is a word of the protocol or of a shell.
 const PLACES: &[&str] = &["clients/", "crates/", "deploy/", "docs/", "fuzz/", "proto/", "tests/", ".ci/"];
 
 #[test]
-fn every_test_on_the_page_exists() {
-    let page = page();
-    let files = labels(&page);
-    let evidence = evidence(&page);
-    assert!(!evidence.is_empty(), "{PAGE} names no test at all");
+fn every_test_on_a_page_exists() {
+    for name in PAGES {
+        every_test_exists(name, &page(name));
+    }
+}
+
+fn every_test_exists(name: &str, page: &str) {
+    let files = labels(page);
+    let evidence = evidence(page);
+    assert!(!evidence.is_empty(), "{name} names no test at all");
     let mut problems = Vec::new();
-    for (name, label) in &evidence {
+    for (test, label) in &evidence {
         let Some(file) = files.get(label.as_str()) else {
-            problems.push(format!("`{name}`: no line at the end of the page says which file [{label}] is"));
+            problems.push(format!("`{test}`: no line at the end of the page says which file [{label}] is"));
             continue;
         };
-        let found = fs::read_to_string(root().join("docs").join(file)).is_ok_and(|text| is_in(&text, name));
+        let found = fs::read_to_string(root().join("docs").join(file)).is_ok_and(|text| is_in(&text, test));
         if !found {
             problems.push(format!(
-                "`{name}` is not in {file} ([{label}]): name what shows it now, or say that nothing does"
+                "`{test}` is not in {file} ([{label}]): name what shows it now, or say that nothing does"
             ));
         }
     }
@@ -37,12 +44,17 @@ fn every_test_on_the_page_exists() {
     problems.extend(
         files.keys().filter(|label| !used.contains(*label)).map(|label| format!("nothing refers to [{label}]")),
     );
-    assert!(problems.is_empty(), "{PAGE}:\n  {}", problems.join("\n  "));
+    assert!(problems.is_empty(), "{name}:\n  {}", problems.join("\n  "));
 }
 
 #[test]
-fn every_path_on_the_page_exists() {
-    let page = page();
+fn every_path_on_a_page_exists() {
+    for name in PAGES {
+        every_path_exists(name, &page(name));
+    }
+}
+
+fn every_path_exists(name: &str, page: &str) {
     let spans =
         page.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| line.split('`').skip(1).step_by(2));
     let in_spans =
@@ -52,12 +64,12 @@ fn every_path_on_the_page_exists() {
     let linked = linked.map(|(target, _)| root().join("docs").join(target.split('#').next().unwrap_or(target)));
     let missing: Vec<String> =
         in_spans.chain(linked).filter(|path| !path.exists()).map(|path| relative(&path)).collect();
-    assert!(missing.is_empty(), "{PAGE} names what does not exist:\n  {}", missing.join("\n  "));
+    assert!(missing.is_empty(), "{name} names what does not exist:\n  {}", missing.join("\n  "));
 }
 
 #[test]
 fn every_trap_has_a_row_that_names_its_evidence_or_says_that_there_is_none() {
-    let page = page();
+    let page = page(RELIABILITY);
     let rows: BTreeMap<usize, &str> = page.lines().filter_map(trap).collect();
     let mut problems = Vec::new();
     for number in 1..=TRAPS {
@@ -72,7 +84,7 @@ fn every_trap_has_a_row_that_names_its_evidence_or_says_that_there_is_none() {
     problems.extend(
         rows.keys().filter(|number| !(1..=TRAPS).contains(*number)).map(|number| format!("there is no trap {number}")),
     );
-    assert!(problems.is_empty(), "{PAGE}:\n  {}", problems.join("\n  "));
+    assert!(problems.is_empty(), "{RELIABILITY}:\n  {}", problems.join("\n  "));
 }
 
 #[test]
@@ -124,8 +136,8 @@ fn is_in(text: &str, name: &str) -> bool {
     })
 }
 
-fn page() -> String {
-    fs::read_to_string(root().join(PAGE)).unwrap_or_else(|error| panic!("{PAGE}: {error}"))
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn root() -> &'static Path {

@@ -1,15 +1,21 @@
-//! Secrets of the protocol: completion tokens and bearer tokens.
+//! Secrets that others show us: completion tokens, bearer tokens, the token of an application's script.
 //!
 //! Owns the two rules about them: they show in no `Debug`, and they are compared in constant time. What is written to
-//! disk is a [`Digest`], never the token: a repeated request brings the token itself back.
+//! disk is a [`Digest`], never the token: whoever is to be recognised brings the token itself.
 
-use std::fmt;
+use std::{fmt, io};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use quiesce_runtime::machine::Machine;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-/// A secret as it was received. [`Token::expose`] is for the one place that sends it back.
+/// Random bytes of a token that is made here: nobody guesses 256 bits.
+const RANDOM_BYTES: usize = 32;
+
+/// A secret. [`Token::expose`] is for the one place that hands it on.
 #[derive(Clone)]
 pub(crate) struct Token(String);
 
@@ -17,6 +23,13 @@ impl Token {
     /// Wraps a secret; an empty one is none.
     pub(crate) fn new(secret: String) -> Option<Self> {
         (!secret.is_empty()).then_some(Self(secret))
+    }
+
+    /// One that nobody has seen before: 43 characters, base64url.
+    pub(crate) fn fresh(machine: &Machine) -> io::Result<Self> {
+        let mut random = [0; RANDOM_BYTES];
+        machine.entropy.fill(&mut random)?;
+        Ok(Self(URL_SAFE_NO_PAD.encode(random)))
     }
 
     pub(crate) fn expose(&self) -> &str {
@@ -93,6 +106,14 @@ mod tests {
         assert_eq!(format!("{token:?} {:?}", token.digest()), "Token(secret) Digest(secret)");
         assert!(token.digest().matches("qct1.secret"));
         assert!(!token.digest().matches("qct1.secreT"));
+    }
+
+    #[test]
+    fn a_fresh_token_is_long_and_never_the_same() {
+        let [one, other] = [(); 2].map(|()| Token::fresh(&Machine::local()).unwrap());
+        assert_eq!(one.expose().len(), 43);
+        assert!(one.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+        assert!(!one.digest().matches(other.expose()));
     }
 
     #[test]

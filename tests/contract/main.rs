@@ -3,6 +3,9 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test contract` rewrites `tests/golden/contract.txt`.
 
+mod page;
+mod reading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
@@ -11,12 +14,11 @@ use std::path::Path;
 use prost_reflect::{
     Cardinality, DescriptorPool, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, MethodDescriptor,
 };
-use quiesce_protocol::FILE_DESCRIPTOR_SET;
 
-#[path = "contract/page.rs"]
-mod page;
-
-const PACKAGE: &str = "quiesce.v1";
+use reading::{
+    Comments, ENUM, FIELD, MESSAGE, METHOD, NESTED_ENUM, NESTED_MESSAGE, PACKAGE, SERVICE, VALUE, files, first_word,
+    pool, reasons, services,
+};
 
 /// `*_token` fields that are no secrets: positions in a history or a listing.
 const OPEN_TOKENS: &[&str] = &["resume_token", "page_token", "next_page_token"];
@@ -123,18 +125,6 @@ fn requests_and_responses_are_named_after_their_rpc() {
     }
 }
 
-fn pool() -> DescriptorPool {
-    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build has checked it")
-}
-
-fn files(pool: &DescriptorPool) -> Vec<FileDescriptor> {
-    pool.files().filter(|file| file.package_name() == PACKAGE).collect()
-}
-
-fn services(pool: &DescriptorPool) -> Vec<prost_reflect::ServiceDescriptor> {
-    pool.services().filter(|service| service.package_name() == PACKAGE).collect()
-}
-
 /// The whole contract without its comments, ordered by name and number.
 fn render(pool: &DescriptorPool) -> String {
     let mut blocks = BTreeMap::new();
@@ -223,31 +213,6 @@ fn collect_secrets(message: &MessageDescriptor, seen: &mut BTreeSet<String>, sec
     }
 }
 
-// Field numbers of descriptor.proto, of which source locations are made.
-const MESSAGE: i32 = 4;
-const ENUM: i32 = 5;
-const SERVICE: i32 = 6;
-const METHOD: i32 = 2;
-const FIELD: i32 = 2;
-const NESTED_MESSAGE: i32 = 3;
-const NESTED_ENUM: i32 = 4;
-const VALUE: i32 = 2;
-
-/// The comments of a file by the path of what they stand at.
-struct Comments(BTreeMap<Vec<i32>, String>);
-
-impl Comments {
-    fn of(file: &FileDescriptor) -> Self {
-        let proto = file.file_descriptor_proto();
-        let locations = proto.source_code_info.as_ref().map(|info| info.location.as_slice()).unwrap_or_default();
-        Self(locations.iter().map(|at| (at.path.clone(), at.leading_comments().trim().to_owned())).collect())
-    }
-
-    fn leading(&self, path: &[i32]) -> &str {
-        self.0.get(path).map(String::as_str).unwrap_or_default()
-    }
-}
-
 /// Everything in a file that needs a comment, with its path and name.
 fn elements(file: &FileDescriptor) -> Vec<(Vec<i32>, String)> {
     let proto = file.file_descriptor_proto();
@@ -317,22 +282,3 @@ const GRPC_CODES: &[&str] = &[
     "UNAUTHENTICATED",
     "DEADLINE_EXCEEDED",
 ];
-
-/// The reasons as they stand in ErrorInfo, each with its comment.
-fn reasons(pool: &DescriptorPool) -> BTreeMap<String, String> {
-    let reasons = pool.get_enum_by_name("quiesce.v1.ErrorReason").expect("the contract has it");
-    let comments = Comments::of(&reasons.parent_file());
-    // In the order of the file, which source locations count in; the descriptor's own order is by number.
-    let values = (0..).zip(&reasons.enum_descriptor_proto().value).filter(|(_, value)| value.number() != 0);
-    values
-        .map(|(index, value)| {
-            let reason = value.name().strip_prefix("ERROR_REASON_").expect("buf lint sees to the prefix");
-            (reason.to_owned(), comments.leading(&[reasons.path(), &[VALUE, index]].concat()).to_owned())
-        })
-        .collect()
-}
-
-/// The code a reason's comment begins with.
-fn first_word(comment: &str) -> &str {
-    comment.split([',', ' ', '\n']).next().unwrap_or_default()
-}

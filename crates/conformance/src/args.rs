@@ -1,0 +1,181 @@
+//! The command line of `hook-conformance`.
+//!
+//! Owns the flags and what they mean together; what comes out is a [`Plan`], valid, or a list of all that is wrong.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Parser;
+use quiesce_runtime::machine::Machine;
+use quiesce_runtime::telemetry::chain;
+use quiesce_runtime::tls::{Connector, ConnectorFiles, ConnectorSettings};
+use regex::Regex;
+
+use crate::config::{Config, ConfigError, Tls};
+use crate::hook;
+use crate::reach::Endpoint;
+use crate::run::Selection;
+
+/// What the files of TLS are called in the configuration.
+const TLS_SETTINGS: ConnectorSettings = ConnectorSettings {
+    authorities: "hook.tls.ca",
+    certificate: "hook.tls.cert",
+    key: "hook.tls.key",
+    without: "leave out https://",
+};
+
+/// Checks whether a hook keeps the rules of quiesce.v1.ShutdownHook
+#[derive(Debug, Clone, Parser)]
+#[command(name = "hook-conformance", version)]
+pub struct Args {
+    /// Where the hook listens: HOST:PORT, unix:/PATH or https://HOST:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    pub endpoint: Option<String>,
+
+    /// Play the gateway here, HOST:PORT, for a hook that registers: it dials in, or says there where it listens
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "endpoint")]
+    pub accept: Option<String>,
+
+    /// How the application is started and asked after
+    #[arg(long, value_name = "FILE", default_value = "conformance.toml")]
+    pub config: PathBuf,
+
+    /// Only groups whose name matches
+    #[arg(long, value_name = "REGEX")]
+    pub suite: Option<Regex>,
+
+    /// Only checks whose id matches
+    #[arg(long, value_name = "REGEX")]
+    pub case: Option<Regex>,
+
+    /// A check of level S that fails is a failure, too
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Ask for the final report after ten minutes instead of one (R11)
+    #[arg(long)]
+    pub slow: bool,
+
+    /// Ids that are known to fail, one a line, each followed by the reason
+    #[arg(long, value_name = "FILE")]
+    pub expected_failures: Option<PathBuf>,
+
+    /// Write the results here, as JUnit
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+
+    /// Write the results here, as JSON; `-` is the standard output, and takes the place of the lines for people
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub json: Option<PathBuf>,
+
+    /// Look for the completion token in this log of the hook, too (S20)
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+
+    /// Show all checks, and run none; with --json as JSON
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Plan {
+    /// The configuration.
+    pub config: Config,
+    /// Where the hook is.
+    pub place: Place,
+    /// Which checks are run.
+    pub selection: Selection,
+}
+
+/// Where the hook is.
+#[derive(Debug)]
+pub enum Place {
+    /// It listens there.
+    Listening(Endpoint),
+    /// It registers with us, here.
+    Registering(String),
+}
+
+impl Args {
+    /// Reads the files, and checks everything.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn plan(&self) -> Result<Plan, Vec<String>> {
+        let mut problems = Vec::new();
+        let config = match Config::read(&self.config) {
+            Ok(mut config) => {
+                if self.slow {
+                    config.waits = config.waits.slow();
+                }
+                if let Some(log) = &self.log {
+                    match std::path::absolute(log) {
+                        Ok(log) => config.agent.log = Some(log),
+                        Err(error) => problems.push(format!("--log {}: {error}", log.display())),
+                    }
+                }
+                Some(config)
+            }
+            Err(ConfigError(found)) => {
+                problems.extend(found.into_iter().map(|problem| format!("{}: {problem}", self.config.display())));
+                None
+            }
+        };
+        let tls = match config.as_ref().and_then(|config| Some((config, config.hook.tls.as_ref()?))) {
+            Some((config, tls)) => match connector(&config.directory, tls) {
+                Ok(tls) => Some(tls),
+                Err(problem) => {
+                    problems.push(format!("{}: {problem}", self.config.display()));
+                    None
+                }
+            },
+            None => None,
+        };
+        let place = match (&self.endpoint, &self.accept) {
+            (Some(address), _) => match Endpoint::parse(address, tls) {
+                Ok(endpoint) => Some(Place::Listening(endpoint)),
+                Err(error) => {
+                    problems.push(format!("--endpoint: {error}"));
+                    None
+                }
+            },
+            (None, Some(address)) => Some(Place::Registering(address.clone())),
+            (None, None) => {
+                problems.push(
+                    "say where the hook is: --endpoint, or --accept for one that registers with a gateway".to_owned(),
+                );
+                None
+            }
+        };
+        let mut selection =
+            Selection { suite: self.suite.clone(), case: self.case.clone(), expected_failures: Default::default() };
+        if let Some(path) = &self.expected_failures {
+            match std::fs::read_to_string(path) {
+                Ok(text) => match Selection::parse_expected(&text, &hook::ids()) {
+                    Ok(expected) => selection.expected_failures = expected,
+                    Err(found) => {
+                        problems.extend(found.into_iter().map(|problem| format!("{}, {problem}", path.display())));
+                    }
+                },
+                Err(error) => problems.push(format!("--expected-failures {}: {error}", path.display())),
+            }
+        }
+        let taken =
+            hook::GROUPS.iter().any(|group| group.checks.iter().any(|check| selection.takes(group.name, check)));
+        if !taken {
+            problems.push("--suite and --case leave no check to run; --list shows all there are".to_owned());
+        }
+        match (config, place) {
+            (Some(config), Some(place)) if problems.is_empty() => Ok(Plan { config, place, selection }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn connector(directory: &Path, tls: &Tls) -> Result<Connector, String> {
+    let at = |path: &PathBuf| directory.join(path);
+    let own = tls.cert.as_ref().zip(tls.key.as_ref()).map(|(cert, key)| (at(cert), at(key)));
+    let files = ConnectorFiles { authorities: tls.ca.as_ref().map(at), own, settings: TLS_SETTINGS };
+    Connector::load(files, Arc::clone(&Machine::local().clocks)).map_err(|error| chain(&error).to_string())
+}

@@ -32,7 +32,7 @@ func readmeClient(ctx context.Context) error {
 }
 
 func readmeHook(ctx context.Context) error {
-	database := hookkit.Process{PidFile: "/run/database.pid"}
+	database := &hookkit.Process{PidFile: "/run/database.pid"}
 	hook, err := hookkit.New(hookkit.Options{
 		Callbacks: hookkit.Callbacks{Stop: database.Terminate, Running: database.Running},
 		Instance:  "applications/shop/instances/shop-0",

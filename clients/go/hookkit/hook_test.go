@@ -455,7 +455,7 @@ func TestAProcessIsToldFromAnotherThatWasGivenItsPid(t *testing.T) {
 	w := testbed.New(t, testbed.Open, quiesce.Options{})
 	application := w.Application()
 	file := filepath.Join(w.Place, "pid")
-	process := hookkit.Process{PidFile: file}
+	process := &hookkit.Process{PidFile: file}
 	running := func() bool {
 		is, err := process.Running()
 		w.Must(err)
@@ -468,6 +468,7 @@ func TestAProcessIsToldFromAnotherThatWasGivenItsPid(t *testing.T) {
 	w.Must(err)
 	long := info.ModTime().Add(-time.Hour)
 	w.Must(os.Chtimes(file, long, long))
+	process = &hookkit.Process{PidFile: file}
 	if running() {
 		t.Error("it began after the file was written")
 	}
@@ -482,5 +483,36 @@ func TestAProcessIsToldFromAnotherThatWasGivenItsPid(t *testing.T) {
 	w.Must(application.Wait())
 	if running() || !slices.Equal([]int{w.Signals()}, []int{1}) {
 		t.Error(w.Signals())
+	}
+}
+
+func TestAProcessThatRemovesItsFileHasNotEndedByThat(t *testing.T) {
+	w := testbed.New(t, testbed.Open, quiesce.Options{})
+	application := w.Application()
+	file := filepath.Join(w.Place, "pid")
+	process := &hookkit.Process{PidFile: file}
+	expect := func(expected bool) {
+		t.Helper()
+		is, err := process.Running()
+		w.Must(err)
+		if is != expected {
+			t.Error(is)
+		}
+	}
+	expect(true)
+	w.Must(os.Remove(file))
+	expect(true)
+	w.Must(process.Terminate(w.Ctx, nil))
+	w.Must(application.Wait())
+	expect(false)
+	if w.Signals() != 1 {
+		t.Error(w.Signals())
+	}
+	if _, err := (&hookkit.Process{PidFile: file}).Running(); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	w.Must(os.WriteFile(file, nil, 0o600))
+	if _, err := (&hookkit.Process{PidFile: file}).Running(); err == nil {
+		t.Error("an empty file says nothing")
 	}
 }

@@ -327,16 +327,33 @@ def test_the_completion_token_is_not_written_down(direct: Direct, tmp_path: Path
 def test_a_process_is_told_from_another_that_was_given_its_pid(world: World) -> None:
     application = world.application()
     file = world.place / "pid"
-    process = Process(file)
-    assert process.running()
+    assert Process(file).running()
     written = file.stat().st_mtime
     os.utime(file, (written - 3600, written - 3600))
-    assert not process.running(), "it began after the file was written"
-    process.terminate()
+    stranger = Process(file)
+    assert not stranger.running(), "it began after the file was written"
+    stranger.terminate()
     assert world.signals() == 0
     os.utime(file, (written, written))
+    process = Process(file)
     process.terminate()
     os.waitid(os.P_PID, application.pid, os.WEXITED | os.WNOWAIT)
     assert not process.running(), "a zombie has ended"
     assert application.wait() == 0 and world.signals() == 1
     assert not process.running()
+
+
+def test_a_process_that_removes_its_file_has_not_ended_by_that(world: World) -> None:
+    application = world.application()
+    process = Process(world.place / "pid")
+    assert process.running()
+    (world.place / "pid").unlink()
+    assert process.running()
+    process.terminate()
+    assert application.wait() == 0 and world.signals() == 1
+    assert not process.running()
+    with pytest.raises(FileNotFoundError):
+        Process(world.place / "pid").running()
+    (world.place / "pid").write_text("")
+    with pytest.raises(ValueError):
+        Process(world.place / "pid").running()

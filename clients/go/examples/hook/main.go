@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	app := hookkit.Process{PidFile: os.Args[2]}
+	app := &hookkit.Process{PidFile: os.Args[2]}
 	callbacks := hookkit.Callbacks{Stop: app.Terminate, Running: app.Running, Kill: app.Kill}
 	hook, err := hookkit.New(hookkit.Options{Callbacks: callbacks, Instance: os.Args[1], StateDir: os.Args[3]})
 	scheduler := hookkit.Scheduler{URL: os.Args[4], CA: os.Getenv("QUIESCE_CA"), JoinTokenFile: os.Getenv("QUIESCE_JOIN_TOKEN_FILE")}

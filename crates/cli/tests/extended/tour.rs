@@ -7,7 +7,7 @@
 mod pages;
 mod shell;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::tools;
 use pages::Pages;
@@ -25,8 +25,7 @@ fn every_command_on_the_pages_does_what_they_say() {
     for (line, _where) in ELSEWHERE {
         pages.take(line);
     }
-    let grpcurl = tools::grpcurl();
-    let programs = [Path::new(env!("CARGO_BIN_EXE_quiesce")).parent().unwrap(), grpcurl.parent().unwrap()];
+    let programs = [PathBuf::from(env!("CARGO_BIN_EXE_quiesce")), tools::grpcurl(), tools::buf()];
     let mut shell = Shell::open(&programs);
     five_minutes(&mut pages, &mut shell);
     secured(&mut pages, &mut shell);
@@ -100,6 +99,12 @@ fn grpcurl(pages: &mut Pages, shell: &mut Shell) {
     assert_eq!(degraded.trim(), "{}", "nothing rests");
     let watched = shell.interrupted(&pages.take("grpcurl -plaintext -d '{\"bookmark_interval\":\"10s\"}'"));
     assert!(watched.contains("\"resumeToken\""), "{watched}");
+    let found = shell.does(&pages.take("buf curl --http2-prior-knowledge --protocol grpc"));
+    says(&found, "\"name\": \"applications/db\"");
+    // As browsers call.
+    let proto = concat!("--schema ", env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    let listed = shell.does(&pages.take("buf curl --protocol grpcweb --schema proto").replace("--schema proto", proto));
+    assert_eq!(listed.trim(), "{}", "nothing rests");
     // Errors come decoded.
     let missing =
         shell.fails("grpcurl -plaintext -d '{\"name\":\"applications/none\"}' $S quiesce.v1.Scheduler/GetApplication");
@@ -156,7 +161,9 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
     assert!(refused.contains("CREDENTIALS_INVALID") || refused.contains("Unauthenticated"), "{refused}");
     shell.does("kill %1; wait %1");
     let web = pages.take("quiesce scheduler --web-origins https://ops.example.net");
-    shell.does("rm -r /var/lib/quiesce/*; export QUIESCE_SCHEDULER=http://127.0.0.1:7600; unset QUIESCE_CA");
+    shell.does(
+        "rm -r /var/lib/quiesce/*; export QUIESCE_SCHEDULER=http://127.0.0.1:7600; unset QUIESCE_CA QUIESCE_TOKEN_FILE",
+    );
     shell.starts(&web, "quiesce get clusters");
     let krake = pages.take("quiesce agent --application shop --cluster edge-1 --stop-url");
     shell.does(&krake.replace("/start.sh", "sleep 1000 >krake.log 2>&1 &"));

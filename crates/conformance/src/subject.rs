@@ -168,6 +168,10 @@ impl Subject {
                         Err(_elapsed) => "GetHookInfo is not answered".to_owned(),
                     }
                 }
+                // No certificate becomes another one by waiting.
+                Err(error @ ReachError::Secure { .. }) => {
+                    return Err(Stop::failed("a secure connection", chain(&error).to_string()));
+                }
                 Err(error) => chain(&error).to_string(),
             };
             if Instant::now() >= end {

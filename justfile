@@ -29,6 +29,10 @@ gen *ARGS:
 clients *ARGS:
     clients/test {{ ARGS }}
 
+# Whether a hook keeps the rules: `just conformance --endpoint 127.0.0.1:7080`; see docs/conformance.md.
+conformance *ARGS:
+    cargo run -p quiesce-conformance --bin hook-conformance -- {{ ARGS }}
+
 # The API documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -D rustdoc::private_intra_doc_links" cargo doc --no-deps

@@ -212,8 +212,9 @@ impl Config {
         {
             problems.push("hook.tls: cert and key are given together or not at all".to_owned());
         }
-        if file.hook.bearer.as_ref().is_some_and(|token| token.is_empty() || !token.is_ascii()) {
-            problems.push("hook.bearer must be printable and not empty".to_owned());
+        let sendable = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if file.hook.bearer.as_ref().is_some_and(|token| !sendable(token)) {
+            problems.push("hook.bearer must be visible ASCII characters, and not empty".to_owned());
         }
         if !problems.is_empty() {
             return Err(ConfigError(problems));
@@ -258,13 +259,22 @@ mod tests {
             timeout = "soon"
             [hook]
             tls = { cert = "c" }
+            bearer = "with space"
             [waits]
             kept = "1 fortnight"
         "#;
         let ConfigError(problems) = Config::parse(text).unwrap_err();
-        for key in
-            ["app.alive", "app.kill", "app.signals", "\"quick\"", "\"fast\"", "app.timeout", "hook.tls", "waits.kept"]
-        {
+        for key in [
+            "app.alive",
+            "app.kill",
+            "app.signals",
+            "\"quick\"",
+            "\"fast\"",
+            "app.timeout",
+            "hook.tls",
+            "hook.bearer",
+            "waits.kept",
+        ] {
             assert!(problems.iter().any(|problem| problem.contains(key)), "{key}: {problems:#?}");
         }
     }

@@ -1,6 +1,6 @@
 //! How a hook is reached: where it listens, or over a connection it has opened itself.
 //!
-//! Owns sockets until HTTP/2 takes them over. One connection is one [`Line`]: it is not made again behind our back, so
+//! Owns sockets until HTTP/2 takes them over. One connection is one `Line`: it is not made again behind our back, so
 //! that a check knows what it speaks over.
 
 use std::fmt;

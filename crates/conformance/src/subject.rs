@@ -12,9 +12,10 @@ use crate::fixture::Fixture;
 use crate::gateway::Gateway;
 use crate::reach::{Endpoint, Hook, Line, ReachError};
 
-/// Longest wait for a hook that was just started to answer. One that dials in may be in the middle of its longest pause
-/// (rule A5: 30 s, and a fifth more).
-const UP_LIMIT: Duration = Duration::from_secs(45);
+/// Longest wait for a hook that was just started to answer, on a machine that is busy with something else.
+const UP_LIMIT: Duration = Duration::from_secs(15);
+/// The same for one that dials in: it may be in the middle of its longest pause (rule A5: 30 s, and a fifth more).
+const BACK_LIMIT: Duration = Duration::from_secs(45);
 /// Pause between two tries to reach it.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -142,7 +143,14 @@ impl Subject {
 
     /// A connection on which the hook answers; waits for one.
     pub(crate) async fn connect(&self) -> Result<Connection, Stop> {
-        self.connect_within(UP_LIMIT).await
+        self.connect_within(self.up_limit()).await
+    }
+
+    fn up_limit(&self) -> Duration {
+        match self.reach {
+            Reach::Listening(_) => UP_LIMIT,
+            Reach::Registered(_) => BACK_LIMIT,
+        }
     }
 
     /// The same with another limit.
@@ -160,6 +168,10 @@ impl Subject {
                         Err(_elapsed) => "GetHookInfo is not answered".to_owned(),
                     }
                 }
+                // No certificate becomes another one by waiting.
+                Err(error @ ReachError::Secure { .. }) => {
+                    return Err(Stop::failed("a secure connection", chain(&error).to_string()));
+                }
                 Err(error) => chain(&error).to_string(),
             };
             if Instant::now() >= end {
@@ -171,7 +183,7 @@ impl Subject {
 
     /// A connection without asking anything, with these credentials.
     pub(crate) async fn connect_as(&self, bearer: Option<&str>) -> Result<Connection, Stop> {
-        let line = self.line(UP_LIMIT).await;
+        let line = self.line(self.up_limit()).await;
         let line = line.map_err(|error| Stop::failed("a connection", chain(&error).to_string()))?;
         Ok(Connection { hook: line.client(bearer), line })
     }

@@ -11,6 +11,7 @@ use quiesce_testkit::port::FreePort;
 use quiesce_testkit::process::{self, Process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tls::Files;
 use tokio::process::Command;
 
 /// Far more than a run takes, on a machine that is busy with something else.
@@ -22,6 +23,8 @@ const WAITS: &str = r#"
 kept = "2s"
 cycles = 3
 "#;
+
+mod tls;
 
 struct Stage {
     directory: TempDir,
@@ -139,6 +142,37 @@ async fn the_agent_passes_everything_if_there_is_time() {
     assert_eq!(dialling, skipped);
     skipped.extend(["A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08"]);
     assert_eq!(listening, skipped);
+}
+
+#[tokio::test]
+async fn a_hook_behind_tls_is_reached_with_the_right_certificates() {
+    let stage = Stage::new();
+    let (hook, people) = (tls::files(&stage.path(""), "hook"), tls::files(&stage.path(""), "people"));
+    let (_, agent) = stage.by_socket();
+    let (address, _serving) = tls::door(&hook, &people, stage.path("hook.sock")).await;
+    let endpoint = format!("https://{address}");
+    let flags = ["--endpoint", endpoint.as_str(), "--case", "I01|S01|R06"];
+    let config = std::fs::read_to_string(stage.path("conformance.toml")).unwrap();
+    let trusting = |authority: &Path| {
+        let Files { pair, .. } = &people;
+        let paths = [authority, &pair.certificate, &pair.key].map(|path| path.display().to_string());
+        let [ca, cert, key] = paths;
+        format!("{config}\n[hook]\ntls = {{ ca = {ca:?}, cert = {cert:?}, key = {key:?} }}\n")
+    };
+    std::fs::write(stage.path("conformance.toml"), trusting(&hook.authority)).unwrap();
+    assert_eq!(stage.passes(&flags, &agent).await, [""; 0]);
+
+    std::fs::write(stage.path("conformance.toml"), trusting(&people.authority)).unwrap();
+    let mut run = stage.run(&flags, &agent);
+    assert_eq!(run.wait(LIMIT).await.code(), Some(1));
+    run.wait_for_output_end(LIMIT).await;
+    assert!(run.stderr().contains("hook.tls.ca"), "{}", run.stderr());
+
+    std::fs::write(stage.path("conformance.toml"), &config).unwrap();
+    let mut run = stage.run(&flags, &agent);
+    assert_eq!(run.wait(LIMIT).await.code(), Some(2));
+    run.wait_for_output_end(LIMIT).await;
+    assert!(run.stderr().contains("hook.tls"), "{}", run.stderr());
 }
 
 /// A run that is over, whatever came of it.

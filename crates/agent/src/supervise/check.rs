@@ -8,7 +8,7 @@ use crate::{
     host::{Host, Processes},
     process::{
         Identity, Reaction,
-        signal::{self, Ladder},
+        signal::{self, Ladder, Signal},
     },
 };
 
@@ -39,13 +39,28 @@ pub(super) fn check(host: &Host, run: Option<&LiveRun>, method: &StopMethod, pat
                 check_signals(&mut findings, &*host.processes, *identity, ladder);
             }
         }
-        // What the application does with a signal that comes after the work is no reason not to begin.
-        StopMethod::Script(_) => {}
+        StopMethod::Script(_) => {
+            for identity in &whom {
+                check_last_signal(&mut findings, &*host.processes, *identity);
+            }
+        }
     }
     for identity in whom {
         check_process(&mut findings, &*host.processes, identity);
     }
     findings
+}
+
+/// What a process does with the signal that comes after the work is no reason not to begin; many are ended by the script.
+fn check_last_signal(findings: &mut Findings, processes: &dyn Processes, identity: Identity) {
+    // Who cannot be looked at is found out about elsewhere.
+    if let Ok(Some(reactions)) = processes.reactions(identity.pid)
+        && reactions.to(Signal::TERM) == Reaction::Ignores
+    {
+        findings.findings.push(format!(
+            "{identity} ignores SIGTERM, which is what comes after the report of its script: it has to end by itself"
+        ));
+    }
 }
 
 /// Looks at an application's script: `reached` is whether anybody listens at the stop URL, `deaf` why its report could

@@ -71,6 +71,24 @@ async fn what_it_said_before_is_not_repeated_and_what_it_says_now_is_passed_on()
     reports.last().await;
 }
 
+// R06 A04
+#[tokio::test]
+async fn who_joins_hears_a_report_that_nobody_has_read_before() {
+    let app = Scripted::running(Manner::Waits);
+    let world = World::new(app.clone()).await;
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let seen = reports.until_phase(ShutdownPhase::Stopping).await;
+    drop(reports);
+    let mut reports = world.shutdown(request("s1")).await.unwrap();
+    let joined = reports.next().await.unwrap().unwrap();
+    assert!(joined.sequence > seen.sequence, "{} behind {}", joined.sequence, seen.sequence);
+    assert_eq!(joined.message, seen.message);
+    app.exit(0);
+    let last = reports.last().await;
+    // The final report keeps its sequence when it is sent again (H4).
+    assert_eq!(world.stop(request("s1")).await.sequence, last.sequence);
+}
+
 // S05
 #[tokio::test]
 async fn heartbeats_come_when_nothing_is_new() {

@@ -4,12 +4,11 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::Stdio,
     sync::{Arc, Mutex, mpsc},
     thread,
-    time::Duration,
 };
 
 use quiesce_agent::{
@@ -451,6 +450,23 @@ async fn where_nothing_listens_nobody_was_told_and_the_next_attempt_tries_again(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_application_that_will_not_take_the_last_signal_is_remarked_on() {
+    let ground = Ground::new();
+    let (service, _go, _answered) = slow(&ground);
+    let script = "trap '' TERM; echo up >$0/up; while [ -e $0/up ]; do sleep 0.02; done";
+    let config = Config { stop: StopMethod::Script(service.url.clone()), ..ground.script(script) };
+    let supervisor = ground.open(config).await;
+    assert_eq!(supervisor.check().await.findings, ["the application is not running"]);
+    start(&supervisor, 1).await.unwrap();
+    ground.written("up").await;
+    let findings = supervisor.check().await;
+    assert!(findings.ok, "its script may end it");
+    assert!(findings.findings[0].contains("ignores SIGTERM, which is what comes after"), "{findings:?}");
+    supervisor.kill().await.unwrap();
+    until(&supervisor, "the end", |status| status.end.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn strangers_who_hold_connections_open_use_up_nothing_but_their_share() {
     let ground = Ground::new();
     fs::write(ground.file("obeys"), "").unwrap();
@@ -459,10 +475,13 @@ async fn strangers_who_hold_connections_open_use_up_nothing_but_their_share() {
     let way = Way::of(&ground).await;
     stop(&supervisor, "s-1").await;
     let strangers: Vec<_> = (0..64).map(|_| TcpStream::connect(("127.0.0.1", way.port)).unwrap()).collect();
-    // Whoever comes over the bound is hung up on at once.
+    // Whoever comes over the bound is hung up on, while the first still have their time.
     let mut last = strangers.last().unwrap();
     last.set_read_timeout(Some(LIMIT)).unwrap();
-    assert_eq!(last.read(&mut [0]).unwrap_or(0), 0);
+    assert!(matches!(last.read(&mut [0]).map_err(|error| error.kind()), Ok(0) | Err(ErrorKind::ConnectionReset)));
+    let mut first = strangers.first().unwrap();
+    first.set_nonblocking(true).unwrap();
+    assert_eq!(first.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     drop(strangers);
     let reported = || async {
         let way = way.clone();

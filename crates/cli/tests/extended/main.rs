@@ -15,6 +15,7 @@ mod grpcio;
 mod grpcurl;
 mod instances;
 mod kills;
+mod krake;
 mod mariadb;
 mod marked;
 mod misbehaving;

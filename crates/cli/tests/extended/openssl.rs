@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use quiesce_protocol::v1::instance;
 use quiesce_testkit::namespace::Namespace;
+use quiesce_testkit::port::FreePort;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -104,7 +106,7 @@ async fn what_openssl_sees(maker: Maker) {
     both.was_heard();
     both.says("ALPN protocol: ");
     see(&[]).await.was_heard();
-    see(&["-alpn", "http/1.1"]).await.was_refused("no application protocol");
+    see(&["-alpn", "imap"]).await.was_refused("no application protocol");
     see(&["-tls1_2", "-alpn", "h2"]).await.was_refused("alert protocol version");
 
     let certificate = |at: &str| [format!("{at}.pem"), format!("{at}.key")];
@@ -173,4 +175,37 @@ async fn the_admin_address_speaks_tls_beyond_loopback() {
     // The loopback of everybody else, without a word of TLS.
     let local = Secured::start(Maker::Quiesce).await;
     assert!(local.admin("/healthz").await.contains("200 OK"));
+}
+
+/// A hook that listens lets in whom its CA has signed, and nobody else.
+#[tokio::test]
+async fn openssl_reaches_a_hook_that_listens_with_a_certificate_alone() {
+    let stack = Secured::start(Maker::Openssl).await;
+    stack.apply("kind: Application\nname: db\ncluster: a\nplacement: {agents: {}}\n").await;
+    let join = stack.path("join.token");
+    let join = join.to_str().unwrap();
+    let create = ["token", "create", "--role", "agent", "--application", "db", "--out", join];
+    stack.quiesce(&create).await.expect(0);
+    let port = FreePort::claim();
+    let (ca, listens) = (stack.file_text("ca.pem"), format!("127.0.0.1:{}", port.number()));
+    let (cert, key) = (stack.file_text("127.0.0.1.pem"), stack.file_text("127.0.0.1.key"));
+    let agent = stack.agent("a", "a-0").with(&["--ca", &ca, "--cert", &cert, "--key", &key, "--join-token-file", join]);
+    let agent = agent.with(&["--listen", &listens, "--hook-client-ca", &ca, "--standby"]).running(["true"]);
+    let _agent = agent.start();
+    stack.instance_is("a-0", instance::State::Held).await;
+
+    let nonsense = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let see = async |args: &[&str]| s_client(None, port.number(), Path::new(&ca), args, nonsense).await;
+    let ann = (stack.file_text("ann.pem"), stack.file_text("ann.key"));
+    let known = ["-alpn", "h2", "-cert", &ann.0, "-key", &ann.1];
+    let seen = see(&known).await;
+    seen.says("ALPN protocol: h2");
+    seen.says("TLSv1.3");
+    seen.says("Verify return code: 0 (ok)");
+    assert!(!seen.text.contains("alert"), "{}", seen.text);
+    see(&["-alpn", "h2"]).await.was_refused("alert certificate required");
+    see(&[&known[..], &["-tls1_2"]].concat()).await.was_refused("alert protocol version");
+    let foreign = Authority::called("stranger", Maker::Openssl, stack.path("foreign")).await.issue(ANN).await;
+    let [cert, key] = [foreign.certificate.to_str().unwrap(), foreign.key.to_str().unwrap()];
+    see(&["-alpn", "h2", "-cert", cert, "-key", key]).await.was_refused("alert unknown ca");
 }

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// Says which versions.
-const CI: &str = include_str!("../../../../.ci/run");
+/// They say which versions.
+const SAID: [&str; 2] = [include_str!("../../../../.ci/run"), include_str!("../../../../clients/toolchain")];
 
 /// A Python with grpcio, grpcio-status and protobuf.
 pub(crate) fn python_with_grpcio() -> PathBuf {
@@ -28,9 +28,20 @@ pub(crate) fn grpcurl() -> PathBuf {
     )
 }
 
+/// buf, which is connect-go.
+pub(crate) fn buf() -> PathBuf {
+    let version = version("buf_version");
+    found(
+        "QUIESCE_BUF",
+        &format!("buf-{version}/node_modules/.bin/buf"),
+        &format!("npm install --prefix DIR @bufbuild/buf@{version}"),
+    )
+}
+
 fn version(name: &str) -> &'static str {
-    let line = CI.lines().find_map(|line| line.strip_prefix("readonly ")?.strip_prefix(name)?.strip_prefix('='));
-    line.unwrap_or_else(|| panic!(".ci/run says no {name}"))
+    let mut lines = SAID.iter().flat_map(|text| text.lines());
+    let line = lines.find_map(|line| line.strip_prefix("readonly ")?.strip_prefix(name)?.strip_prefix('='));
+    line.unwrap_or_else(|| panic!("neither .ci/run nor clients/toolchain says {name}"))
 }
 
 fn found(variable: &str, place: &str, install: &str) -> PathBuf {

@@ -7,7 +7,7 @@
 mod pages;
 mod shell;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::tools;
 use pages::Pages;
@@ -25,8 +25,7 @@ fn every_command_on_the_pages_does_what_they_say() {
     for (line, _where) in ELSEWHERE {
         pages.take(line);
     }
-    let grpcurl = tools::grpcurl();
-    let programs = [Path::new(env!("CARGO_BIN_EXE_quiesce")).parent().unwrap(), grpcurl.parent().unwrap()];
+    let programs = [PathBuf::from(env!("CARGO_BIN_EXE_quiesce")), tools::grpcurl(), tools::buf()];
     let mut shell = Shell::open(&programs);
     five_minutes(&mut pages, &mut shell);
     secured(&mut pages, &mut shell);
@@ -100,6 +99,12 @@ fn grpcurl(pages: &mut Pages, shell: &mut Shell) {
     assert_eq!(degraded.trim(), "{}", "nothing rests");
     let watched = shell.interrupted(&pages.take("grpcurl -plaintext -d '{\"bookmark_interval\":\"10s\"}'"));
     assert!(watched.contains("\"resumeToken\""), "{watched}");
+    let found = shell.does(&pages.take("buf curl --http2-prior-knowledge --protocol grpc"));
+    says(&found, "\"name\": \"applications/db\"");
+    // As browsers call.
+    let proto = concat!("--schema ", env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    let listed = shell.does(&pages.take("buf curl --protocol grpcweb --schema proto").replace("--schema proto", proto));
+    assert_eq!(listed.trim(), "{}", "nothing rests");
     // Errors come decoded.
     let missing =
         shell.fails("grpcurl -plaintext -d '{\"name\":\"applications/none\"}' $S quiesce.v1.Scheduler/GetApplication");
@@ -109,12 +114,12 @@ fn grpcurl(pages: &mut Pages, shell: &mut Shell) {
 /// What docs/operations.md says of TLS and tokens, on an address that is not loopback.
 fn secured(pages: &mut Pages, shell: &mut Shell) {
     shell.does("ip addr add 10.0.0.7/32 dev lo; rm -r /var/lib/quiesce/*");
-    for line in [
-        "quiesce pki init pki",
-        "quiesce pki issue pki scheduler.example.net 10.0.0.7",
-        "quiesce pki issue pki --agent shop/shop-0",
-        "quiesce pki issue pki spiffe://example.org/people/ann",
-    ] {
+    // Three commands more than on loopback, each named by what the one before it says.
+    says(&shell.fails("quiesce scheduler --listen 0.0.0.0:7600"), "quiesce pki init DIR");
+    says(&shell.does(&pages.take("quiesce pki init pki")), "quiesce pki issue pki HOST");
+    let issued = shell.does(&pages.take("quiesce pki issue pki scheduler.example.net 10.0.0.7"));
+    says(&issued, "quiesce scheduler --listen 0.0.0.0:7600 --tls-cert pki/scheduler.example.net.pem");
+    for line in ["quiesce pki issue pki --agent shop/shop-0", "quiesce pki issue pki spiffe://example.org/people/ann"] {
         shell.does(&pages.take(line));
     }
     let shown = shell.does(&pages.take("quiesce pki show pki/shop-0.pem"));
@@ -124,6 +129,9 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
 
     let scheduler = pages.take("quiesce scheduler --listen 0.0.0.0:7600 --tls-cert");
     shell.starts(&scheduler, "QUIESCE_TOKEN_FILE=/var/lib/quiesce/scheduler/admin.token quiesce get clusters");
+    let next = shell.does("cat background.log");
+    says(&next, "quiesce --ca FILE --token-file FILE token create --role agent --application NAME --out join.token");
+    says(&next, "--ca FILE --join-token-file join.token -- COMMAND");
     shell.does(&pages.take("export QUIESCE_TOKEN_FILE=/var/lib/quiesce/scheduler/admin.token"));
     shell.does(&pages.take("quiesce get applications --scheduler https://scheduler.example.net:7600 --ca ca.pem"));
     let ann = shell.does(&pages.take("quiesce token create --role operator --name ann"));
@@ -153,7 +161,19 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
     assert!(refused.contains("CREDENTIALS_INVALID") || refused.contains("Unauthenticated"), "{refused}");
     shell.does("kill %1; wait %1");
     let web = pages.take("quiesce scheduler --web-origins https://ops.example.net");
-    shell.starts(&web, "QUIESCE_SCHEDULER=http://127.0.0.1:7600 quiesce get clusters");
+    shell.does(
+        "rm -r /var/lib/quiesce/*; export QUIESCE_SCHEDULER=http://127.0.0.1:7600; unset QUIESCE_CA QUIESCE_TOKEN_FILE",
+    );
+    shell.starts(&web, "quiesce get clusters");
+    let krake = pages.take("quiesce agent --application shop --cluster edge-1 --stop-url");
+    shell.does(&krake.replace("/start.sh", "sleep 1000 >krake.log 2>&1 &"));
+    shell.does_at_last("quiesce get instances", "READY");
+}
+
+/// That a program says what to do next.
+#[track_caller]
+fn says(printed: &str, what: &str) {
+    assert!(printed.contains(what), "{what:?} is not in: {printed}");
 }
 
 /// With the directory of backups where there is one.

@@ -1,7 +1,7 @@
 //! A shell in a machine of its own, and somebody who types.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -34,9 +34,11 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn open(programs: &[&Path]) -> Self {
+    /// With these programs on its path.
+    pub(super) fn open(programs: &[PathBuf]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let own = programs.iter().map(|directory| directory.display().to_string()).collect::<Vec<_>>().join(":");
+        let places = programs.iter().map(|program| program.parent().unwrap().display().to_string());
+        let own = places.collect::<Vec<_>>().join(":");
         let mut child = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "--norc"])
             .current_dir(home.path())

@@ -23,6 +23,8 @@ import (
 	quiescev1 "quiesce.dev/go/v1"
 )
 
+func TestMain(m *testing.M) { testbed.Main(m) }
+
 func secured() quiesce.Options {
 	return quiesce.Options{CA: testbed.CA, TokenFile: testbed.TokenFile}
 }

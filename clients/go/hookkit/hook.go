@@ -8,11 +8,14 @@ package hookkit
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -97,32 +100,51 @@ func (h *Hook) Say(progress Progress) {
 	h.shutdowns.say(said)
 }
 
-// Serve serves the hook on a listener until the context ends. Callers need the token of a hook that somebody else has
-// registered.
-func (h *Hook) Serve(ctx context.Context, listener net.Listener, hookToken string) error {
-	guard := &guard{}
-	guard.expect(hookToken)
-	return h.serve(ctx, listener, guard)
+// Listening says where a hook listens, and how.
+type Listening struct {
+	net.Listener
+	// Advertise is where the scheduler reaches it; empty: the address of the listener.
+	Advertise string
+	// TLS, which schedulers want beyond loopback; the certificate is for the host that is advertised.
+	TLS *tls.Config
 }
 
-func (h *Hook) serve(ctx context.Context, listener net.Listener, guard *guard) error {
-	h.options.Log.Info("the hook listens", "address", listener.Addr().String())
-	server := newServer(&service{shutdowns: h.shutdowns, info: h.info}, guard)
+func (l Listening) endpoint() string {
+	switch address := l.Addr().String(); {
+	case l.Advertise != "":
+		return l.Advertise
+	case l.TLS != nil:
+		return "https://" + address
+	default:
+		return address
+	}
+}
+
+// Serve serves the hook until the context ends. Callers need the token of a hook that somebody else has registered.
+func (h *Hook) Serve(ctx context.Context, listening Listening, hookToken string) error {
+	guard := &guard{}
+	guard.expect(hookToken)
+	return h.serve(ctx, listening, guard)
+}
+
+func (h *Hook) serve(ctx context.Context, listening Listening, guard *guard) error {
+	h.options.Log.Info("the hook listens", "address", listening.Addr().String())
+	var options []grpc.ServerOption
+	if listening.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(listening.TLS)))
+	}
+	server := newServer(&service{shutdowns: h.shutdowns, info: h.info}, guard, options...)
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
-	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
+	if err := server.Serve(listening.Listener); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
 }
 
-// Listen serves the hook on a listener and keeps it registered with the scheduler, until the context ends. advertise is
-// where the scheduler reaches it; empty: the address of the listener.
-func (h *Hook) Listen(ctx context.Context, listener net.Listener, advertise string, scheduler Scheduler) error {
-	if advertise == "" {
-		advertise = listener.Addr().String()
-	}
-	registrar, err := h.registrar(scheduler, quiescev1.Instance_CONNECT_MODE_LISTEN, advertise)
+// Listen serves the hook and keeps it registered with the scheduler, until the context ends.
+func (h *Hook) Listen(ctx context.Context, listening Listening, scheduler Scheduler) error {
+	registrar, err := h.registrar(scheduler, quiescev1.Instance_CONNECT_MODE_LISTEN, listening.endpoint())
 	if err != nil {
 		return err
 	}
@@ -147,7 +169,7 @@ func (h *Hook) Listen(ctx context.Context, listener net.Listener, advertise stri
 			}
 		}
 	}()
-	return h.serve(ctx, listener, guard)
+	return h.serve(ctx, listening, guard)
 }
 
 // DialIn opens the connection to the scheduler and serves the hook over it, until the context ends.

@@ -27,6 +27,8 @@ import (
 	quiescev1 "quiesce.dev/go/v1"
 )
 
+func TestMain(m *testing.M) { testbed.Main(m) }
+
 func bothWays(t *testing.T, test func(*testing.T, []string)) {
 	t.Run("dialling in", func(t *testing.T) { test(t, nil) })
 	t.Run("listening", func(t *testing.T) { test(t, []string{"127.0.0.1:0"}) })
@@ -134,8 +136,14 @@ func TestItJoinsOverTLSWithATokenThatNobodyElseSees(t *testing.T) {
 		w.Must(err)
 		join := filepath.Join(w.Place, "join.token")
 		w.Must(os.WriteFile(join, []byte(made.BearerToken), 0o600))
-		before := w.Hook(testbed.Secure, listen, "QUIESCE_CA="+testbed.CA, "QUIESCE_JOIN_TOKEN_FILE="+join)
-		w.Ready()
+		files := []string{
+			"QUIESCE_CA=" + testbed.CA,
+			"QUIESCE_HOOK_CERT=" + os.Getenv("QUIESCE_TEST_CERT"), "QUIESCE_HOOK_KEY=" + os.Getenv("QUIESCE_TEST_KEY"),
+		}
+		before := w.Hook(testbed.Secure, listen, append(files, "QUIESCE_JOIN_TOKEN_FILE="+join)...)
+		if endpoint := w.Ready().Endpoint; strings.HasPrefix(endpoint, "https://") != (listen != nil) {
+			t.Error(endpoint)
+		}
 		credential := filepath.Join(w.Place, "state", "instance.token")
 		info, err := os.Stat(credential)
 		w.Must(err)
@@ -145,7 +153,7 @@ func TestItJoinsOverTLSWithATokenThatNobodyElseSees(t *testing.T) {
 		w.Kill(before)
 		// The join token was good once. The credential that it brought goes on.
 		w.Must(os.Remove(join))
-		w.Hook(testbed.Secure, listen, "QUIESCE_CA="+testbed.CA)
+		w.Hook(testbed.Secure, listen, files...)
 		said := map[bool]string{true: "attached", false: "the hook listens"}[listen == nil]
 		w.Eventually("the return of the hook", func() bool { return strings.Count(w.Log(), said) >= 2 })
 		operation, err := w.Client.Migrate(w.Ctx, w.Name, "b", "")
@@ -211,7 +219,7 @@ func newDirect(t *testing.T) *direct {
 	d.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error)
-	go func() { served <- hook.Serve(ctx, listener, "a hook token") }()
+	go func() { served <- hook.Serve(ctx, hookkit.Listening{Listener: listener}, "a hook token") }()
 	t.Cleanup(func() {
 		cancel()
 		d.must(<-served)

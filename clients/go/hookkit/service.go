@@ -53,13 +53,13 @@ func (g *guard) check(ctx context.Context) error {
 }
 
 // newServer serves the hook; without a guard, to whoever can connect.
-func newServer(served *service, guard *guard) *grpc.Server {
-	options := []grpc.ServerOption{
+func newServer(served *service, guard *guard, more ...grpc.ServerOption) *grpc.Server {
+	options := append(more,
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: pingEvery}),
 		grpc.MaxConcurrentStreams(callsMax),
 		grpc.MaxRecvMsgSize(messageMax),
 		grpc.MaxHeaderListSize(headersMax),
-	}
+	)
 	if guard != nil {
 		options = append(options,
 			grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {

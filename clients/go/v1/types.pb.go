@@ -1814,8 +1814,10 @@ type Instance struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Who opens the connection.
 	ConnectMode Instance_ConnectMode `protobuf:"varint,2,opt,name=connect_mode,json=connectMode,proto3,enum=quiesce.v1.Instance_ConnectMode" json:"connect_mode,omitempty"`
-	// CONNECT_MODE_LISTEN only, required there: "host:port", "[v6]:port" or
-	// "unix:/absolute/path". No URL scheme other than unix:.
+	// CONNECT_MODE_LISTEN only, required there: "https://host:port" (TLS 1.3,
+	// ALPN h2), "host:port" (in the clear) or "unix:/absolute/path"; an IPv6
+	// address stands in brackets. In the clear it has to be a loopback address,
+	// unless the scheduler was told that its network is trusted.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// Where this instance runs. Empty: Application.cluster at registration.
 	Cluster string `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -1840,9 +1842,12 @@ type Instance struct {
 	// Identity of the agent: made once, kept in its state directory. Lets the
 	// scheduler tell a restarted agent from a second one. Empty for hooks that
 	// have none. At most 64 bytes.
-	AgentId       string `protobuf:"bytes,13,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AgentId string `protobuf:"bytes,13,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// Output only. Why the hook is not reached, for people: whether nobody
+	// answers, or which certificate is wrong and what helps. Empty when it is.
+	UnreachableReason string `protobuf:"bytes,14,opt,name=unreachable_reason,json=unreachableReason,proto3" json:"unreachable_reason,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Instance) Reset() {
@@ -1962,6 +1967,13 @@ func (x *Instance) GetEpoch() int64 {
 func (x *Instance) GetAgentId() string {
 	if x != nil {
 		return x.AgentId
+	}
+	return ""
+}
+
+func (x *Instance) GetUnreachableReason() string {
+	if x != nil {
+		return x.UnreachableReason
 	}
 	return ""
 }
@@ -3853,7 +3865,7 @@ const file_quiesce_v1_types_proto_rawDesc = "" +
 	"updateTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xff\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\a\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12C\n" +
 	"\fconnect_mode\x18\x02 \x01(\x0e2 .quiesce.v1.Instance.ConnectModeR\vconnectMode\x12\x1a\n" +
@@ -3871,7 +3883,8 @@ const file_quiesce_v1_types_proto_rawDesc = "" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x14\n" +
 	"\x05epoch\x18\f \x01(\x03R\x05epoch\x12\x19\n" +
-	"\bagent_id\x18\r \x01(\tR\aagentId\x1a9\n" +
+	"\bagent_id\x18\r \x01(\tR\aagentId\x12-\n" +
+	"\x12unreachable_reason\x18\x0e \x01(\tR\x11unreachableReason\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x01\n" +

@@ -18,7 +18,7 @@ from conftest import CA, EXAMPLES, OPEN, SECURE, World, eventually
 from google.protobuf import duration_pb2
 
 import quiesce
-from quiesce.hookkit import Hook, Process
+from quiesce.hookkit import Hook, Process, Scheduler
 from quiesce.v1 import access_pb2, scheduler_pb2, shutdown_hook_pb2, shutdown_hook_pb2_grpc, types_pb2
 from quiesce.v1.shutdown_hook_pb2 import ShutdownRequest
 
@@ -124,15 +124,20 @@ def test_it_joins_over_tls_with_a_token_that_nobody_else_sees(
     join_file = world.place / "join.token"
     join_file.write_text(join)
     join_file.chmod(0o600)
-    hook = world.hook(SECURE, *listen, QUIESCE_CA=CA, QUIESCE_JOIN_TOKEN_FILE=str(join_file))
-    world.ready(secure)
+    files = {
+        "QUIESCE_CA": CA,
+        "QUIESCE_HOOK_CERT": os.environ["QUIESCE_TEST_CERT"],
+        "QUIESCE_HOOK_KEY": os.environ["QUIESCE_TEST_KEY"],
+    }
+    hook = world.hook(SECURE, *listen, QUIESCE_JOIN_TOKEN_FILE=str(join_file), **files)
+    assert world.ready(secure).endpoint.startswith("https://") == bool(listen)
     credential = world.place / "state" / "instance.token"
     assert stat.S_IMODE(credential.stat().st_mode) == 0o600
     hook.kill()
     hook.wait()
     # The join token was good once. The credential that it brought goes on.
     join_file.unlink()
-    world.hook(SECURE, *listen, QUIESCE_CA=CA)
+    world.hook(SECURE, *listen, **files)
     eventually(lambda: world.log().count("attached" if not listen else "listens on") >= 2 or None)
     done, _ = result_of(secure, secure.migrate(world.name, "b").name)
     assert done.state == Operation.STATE_SUCCEEDED
@@ -142,6 +147,14 @@ def test_it_joins_over_tls_with_a_token_that_nobody_else_sees(
 def test_the_example_is_short() -> None:
     code = [line for line in (EXAMPLES / "hook.py").read_text().splitlines() if line.strip() and not line.startswith('"""')]
     assert len(code) <= 20
+
+
+def test_the_hook_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (EXAMPLES.parent / "README.md").read_text().split("```python\n")[2].split("```")[0]
+    dialled: list[Scheduler] = []
+    monkeypatch.setattr(Hook, "dial_in", lambda _self, scheduler: dialled.append(scheduler))
+    exec(code.replace("/var/lib/shop-hook", str(tmp_path)), {})
+    assert dialled[0].join_token_file == "join.token"
 
 
 class Direct:

@@ -7,7 +7,8 @@ const hook = new Hook({ instance, stop: app.terminate, running: app.running, kil
 const scheduler = { url, ca: process.env.QUIESCE_CA, joinTokenFile: process.env.QUIESCE_JOIN_TOKEN_FILE };
 if (listen) {
   const { hostname, port } = new URL(`http://${listen}`);
-  await hook.listen({ host: hostname, port: Number(port), scheduler });
+  const files = { cert: process.env.QUIESCE_HOOK_CERT, key: process.env.QUIESCE_HOOK_KEY };
+  await hook.listen({ host: hostname, port: Number(port), scheduler, ...files });
 } else {
   await hook.dialIn(scheduler);
 }

@@ -1,5 +1,6 @@
 // Hooks on the kit: the example under a real scheduler, and the rules of the contract asked for directly.
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, statSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -108,14 +109,19 @@ for (const [way, listen] of BOTH_WAYS) {
     const { bearerToken } = await world.client.access.createToken({ token });
     const join_file = join(world.place, "join.token");
     writeFileSync(join_file, bearerToken, { mode: 0o600 });
-    const before = world.hook(SECURE, listen, { QUIESCE_CA: CA, QUIESCE_JOIN_TOKEN_FILE: join_file });
-    await world.ready();
+    const files = {
+      QUIESCE_CA: CA,
+      QUIESCE_HOOK_CERT: process.env.QUIESCE_TEST_CERT ?? "",
+      QUIESCE_HOOK_KEY: process.env.QUIESCE_TEST_KEY ?? "",
+    };
+    const before = world.hook(SECURE, listen, { ...files, QUIESCE_JOIN_TOKEN_FILE: join_file });
+    assert.equal((await world.ready()).endpoint.startsWith("https://"), listen.length > 0);
     const credential = join(world.place, "state", "instance.token");
     assert.equal(statSync(credential).mode & 0o777, 0o600);
     await world.kill(before);
     // The join token was good once. The credential that it brought goes on.
     unlinkSync(join_file);
-    world.hook(SECURE, listen, { QUIESCE_CA: CA });
+    world.hook(SECURE, listen, files);
     const said = listen.length ? "the hook listens" : "attached";
     await eventually("the return of the hook", () => world.log().split(said).length > 2 || undefined);
     const done = await world.outcome((await world.client.migrate(world.name, "b")).name);
@@ -128,6 +134,20 @@ test("the example is short", () => {
   const source = readFileSync(join(import.meta.dirname, "..", "..", "examples", "hook.ts"), "utf8");
   const code = source.split("\n").filter((line) => line.trim() && !line.startsWith("//"));
   assert(code.length <= 20, String(code.length));
+});
+
+test("the hook of the README is one", (t) => {
+  const code = readFileSync(join(import.meta.dirname, "..", "..", "README.md"), "utf8").split("```ts\n")[2]!.split("```")[0]!;
+  const place = mkdtempSync(join(tmpdir(), "quiesce-test-"));
+  const file = join(import.meta.dirname, `readme-${process.pid}.mjs`);
+  t.after(() => {
+    rmSync(file);
+    rmSync(place, { recursive: true });
+  });
+  const said = code.replace("await hook.dialIn(", "console.log(typeof hook.dialIn, ").replace("/var/lib/shop-hook", place);
+  writeFileSync(file, said);
+  const done = spawnSync(process.execPath, [file], { encoding: "utf8", timeout: 30_000 });
+  assert.match(done.stdout, /^function .*scheduler\.example\.net/s, done.stderr);
 });
 
 /** A hook in this process, asked without a scheduler. */

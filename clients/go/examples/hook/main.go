@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"log"
 	"net"
 	"os"
@@ -18,7 +19,11 @@ func main() {
 	if err == nil && len(os.Args) == 5 {
 		err = hook.DialIn(context.Background(), scheduler)
 	} else if listener, failed := net.Listen("tcp", os.Args[5]); err == nil && failed == nil {
-		err = hook.Listen(context.Background(), listener, "", scheduler)
+		listening := hookkit.Listening{Listener: listener}
+		if pair, failed := tls.LoadX509KeyPair(os.Getenv("QUIESCE_HOOK_CERT"), os.Getenv("QUIESCE_HOOK_KEY")); failed == nil {
+			listening.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}
+		}
+		err = hook.Listen(context.Background(), listening, scheduler)
 	}
 	log.Fatal(err)
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -165,7 +166,9 @@ func (w *World) Example(name string, arguments ...string) (string, int) {
 
 func (w *World) example(name string) string {
 	w.Helper()
-	program := filepath.Join(w.Place, "example-"+name)
+	examples.lock.Lock()
+	defer examples.lock.Unlock()
+	program := filepath.Join(examples.directory, name)
 	if _, err := os.Stat(program); err != nil {
 		build := exec.Command("go", "build", "-o", program, "./examples/"+name)
 		build.Dir = Root()
@@ -174,6 +177,24 @@ func (w *World) example(name string) string {
 		}
 	}
 	return program
+}
+
+// The examples, each built once.
+var examples struct {
+	lock      sync.Mutex
+	directory string
+}
+
+// Main runs the tests of a package; for its TestMain.
+func Main(tests *testing.M) {
+	directory, err := os.MkdirTemp("", "quiesce-examples-")
+	if err != nil {
+		panic(err)
+	}
+	examples.directory = directory
+	code := tests.Run()
+	os.RemoveAll(directory)
+	os.Exit(code)
 }
 
 // Root is the directory of the module.

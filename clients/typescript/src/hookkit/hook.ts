@@ -1,14 +1,15 @@
 // The hook as a whole: what it is, and the two ways to serve it.
 import { once } from "node:events";
-import type { Http2Server, ServerHttp2Session } from "node:http2";
+import type { ServerHttp2Session } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { tlsOf } from "../connection.js";
 import { Capability, Evidence, type HookInfo, HookInfoSchema, Instance_ConnectMode as ConnectMode } from "../v1.js";
 import { Pauses, Redial, Registrar, type SchedulerAddress } from "./link.js";
 import { StateDirectory } from "./record.js";
-import { Guard, newServer } from "./service.js";
+import { Guard, type HookServer, newServer } from "./service.js";
 import { type Callbacks, Shutdowns, textOf } from "./shutdown.js";
 
 /** Version of this kit, as the hook tells it. */
@@ -41,8 +42,13 @@ export interface ListenOptions {
   scheduler?: SchedulerAddress;
   /** The token of a hook that somebody else has registered, instead. */
   hookToken?: string;
-  /** host:port where the scheduler reaches it, if that is another address. */
+  /** Where the scheduler reaches it, host:port or https://host:port, if that is another address. */
   advertise?: string;
+  /** PEM files for TLS, which schedulers want beyond loopback; the certificate is for the host of the address. */
+  cert?: string | undefined;
+  key?: string | undefined;
+  /** Lets only clients in that show a certificate of these CAs. */
+  clientCa?: string | undefined;
 }
 
 /** Stops one instance of an application through callbacks. A shutdown that a restart has interrupted goes on at once. */
@@ -74,12 +80,13 @@ export class Hook {
       throw new TypeError("listen takes a scheduler to register with, or the token of a hook that is registered");
     }
     const guard = new Guard();
-    const server = newServer(this.#shutdowns, () => this.#info(), guard);
+    const tls = serverTls(options);
+    const server = newServer(this.#shutdowns, () => this.#info(), guard, tls);
     const close = closerOf(server);
     try {
       server.listen(options.port, options.host);
       await once(server, "listening");
-      const address = `${options.host}:${(server.address() as AddressInfo).port}`;
+      const address = `${tls ? "https://" : ""}${options.host}:${(server.address() as AddressInfo).port}`;
       this.#log(`the hook listens on ${address}`);
       if (hookToken !== undefined) guard.expect(hookToken);
       listening?.(address);
@@ -181,8 +188,21 @@ export class Hook {
   }
 }
 
+function serverTls({ cert, key, clientCa }: ListenOptions) {
+  if (cert === undefined || key === undefined) {
+    if (cert !== undefined || key !== undefined || clientCa !== undefined) {
+      throw new TypeError("TLS takes a certificate and its key");
+    }
+    return undefined;
+  }
+  return {
+    ...tlsOf({ cert, key, ca: clientCa }),
+    ...(clientCa !== undefined && { requestCert: true, rejectUnauthorized: true }),
+  };
+}
+
 /** Closes a server together with its connections, which it does not do by itself. */
-function closerOf(server: Http2Server): () => void {
+function closerOf(server: HookServer): () => void {
   const sessions = new Set<ServerHttp2Session>();
   server.on("session", (session) => {
     sessions.add(session);

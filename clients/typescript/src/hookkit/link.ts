@@ -115,6 +115,8 @@ export class Registrar {
     const socket = secure
       ? connectSecure({ ...tlsOf(this.scheduler), host, port, servername, ALPNProtocols: ["quiesce-attach/1"] })
       : connectPlain({ host, port });
+    // Whoever waits hears of it in another way; without anybody listening it would end the program.
+    socket.on("error", () => {});
     try {
       await once(socket, secure ? "secureConnect" : "connect", { signal: limit });
       socket.setNoDelay(true);

@@ -1,6 +1,7 @@
 // The gRPC service: whoever has the credentials may ask, and is answered by `Shutdowns`.
 import { createHash, timingSafeEqual } from "node:crypto";
-import { createServer, type Http2Server, type ServerHttp2Session } from "node:http2";
+import { createSecureServer, createServer, type Http2SecureServer, type Http2Server, type ServerHttp2Session } from "node:http2";
+import type { SecureContextOptions, TlsOptions } from "node:tls";
 import { Code, type Interceptor } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { type HookInfo, ShutdownHook } from "../v1.js";
@@ -38,8 +39,16 @@ export class Guard {
   };
 }
 
+/** A server of the hook, in the clear or in TLS. */
+export type HookServer = Http2Server | Http2SecureServer;
+
 /** A server of the hook that listens nowhere yet; without a guard it serves whoever can connect. */
-export function newServer(shutdowns: Shutdowns, info: () => Promise<HookInfo>, guard?: Guard): Http2Server {
+export function newServer(
+  shutdowns: Shutdowns,
+  info: () => Promise<HookInfo>,
+  guard?: Guard,
+  tls?: SecureContextOptions & TlsOptions,
+): HookServer {
   const handler = connectNodeAdapter({
     connect: false,
     grpcWeb: false,
@@ -66,7 +75,7 @@ export function newServer(shutdowns: Shutdowns, info: () => Promise<HookInfo>, g
       }),
   });
   const settings = { maxConcurrentStreams: CALLS_MAX, maxHeaderListSize: HEADERS_MAX };
-  const server = createServer({ settings }, handler);
+  const server: HookServer = tls ? createSecureServer({ settings, ...tls }, handler) : createServer({ settings }, handler);
   server.on("session", keepAlive);
   return server;
 }

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from pathlib import Path
 
 import grpc
 from google.protobuf import duration_pb2
@@ -85,18 +86,25 @@ class Hook:
         scheduler: Scheduler | None = None,
         hook_token: str | None = None,
         advertise: str | None = None,
+        cert: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        client_ca: str | os.PathLike[str] | None = None,
     ) -> None:
         """Serves the hook on `host:port` until it is closed.
 
         Callers need the token: the one that registering with `scheduler` brings, or `hook_token` for a hook that somebody
         else has registered. `advertise` is where the scheduler reaches it, if that is another address.
+
+        `cert` and `key` are PEM files for TLS, which schedulers want beyond loopback; the certificate is for the host of
+        the address. With `client_ca` only clients with a certificate of these CAs are let in.
         """
         if (scheduler is None) == (hook_token is None):
             raise ValueError("listen takes a scheduler to register with, or the token of a hook that is registered")
         guard = Guard()
-        server, port = serve(self._service, address, guard)
+        tls = _server_credentials(cert, key, client_ca)
+        server, port = serve(self._service, address, guard, tls)
         try:
-            endpoint = f"{address.rpartition(':')[0]}:{port}"
+            endpoint = f"{'https://' if tls else ''}{address.rpartition(':')[0]}:{port}"
             _log.info("the hook listens on %s", endpoint)
             if scheduler is None:
                 guard.expect(hook_token or "")
@@ -198,6 +206,18 @@ class Hook:
         except Exception as error:
             info.ready, info.not_ready_reason = False, f"cannot tell whether the application runs: {error}"
         return info
+
+
+def _server_credentials(
+    cert: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None, client_ca: str | os.PathLike[str] | None
+) -> grpc.ServerCredentials | None:
+    if cert is None or key is None:
+        if cert is not None or key is not None or client_ca is not None:
+            raise ValueError("TLS takes a certificate and its key")
+        return None
+    pair = (Path(key).read_bytes(), Path(cert).read_bytes())
+    authorities = Path(client_ca).read_bytes() if client_ca is not None else None
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=client_ca is not None)
 
 
 def metadata_version() -> str:

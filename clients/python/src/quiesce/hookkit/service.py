@@ -99,7 +99,9 @@ class Service(shutdown_hook_pb2_grpc.ShutdownHookServicer):
         return shutdown_hook_pb2.KillApplicationResponse(status=status)
 
 
-def serve(service: Service, address: str, guard: Guard | None) -> tuple[grpc.Server, int]:
+def serve(
+    service: Service, address: str, guard: Guard | None, tls: grpc.ServerCredentials | None = None
+) -> tuple[grpc.Server, int]:
     """Serves on `address`; without a guard, whoever can connect may call. Returns the port, 1 for a unix socket."""
     server = grpc.server(
         ThreadPoolExecutor(_CALLS_MAX, thread_name_prefix="quiesce-hook"),
@@ -108,6 +110,6 @@ def serve(service: Service, address: str, guard: Guard | None) -> tuple[grpc.Ser
         maximum_concurrent_rpcs=_CALLS_MAX,
     )
     shutdown_hook_pb2_grpc.add_ShutdownHookServicer_to_server(service, server)
-    port = server.add_insecure_port(address)
+    port = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
     server.start()
     return server, port

@@ -826,13 +826,16 @@ class Instance(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: applications/{application}/instances/{instance}"""
     connect_mode: Global___Instance.ConnectMode.ValueType
     """Who opens the connection."""
     endpoint: _builtins.str
-    """CONNECT_MODE_LISTEN only, required there: "host:port", "[v6]:port" or
-    "unix:/absolute/path". No URL scheme other than unix:.
+    """CONNECT_MODE_LISTEN only, required there: "https://host:port" (TLS 1.3,
+    ALPN h2), "host:port" (in the clear) or "unix:/absolute/path"; an IPv6
+    address stands in brackets. In the clear it has to be a loopback address,
+    unless the scheduler was told that its network is trusted.
     """
     cluster: _builtins.str
     """Where this instance runs. Empty: Application.cluster at registration."""
@@ -850,6 +853,10 @@ class Instance(_message.Message):
     """Identity of the agent: made once, kept in its state directory. Lets the
     scheduler tell a restarted agent from a second one. Empty for hooks that
     have none. At most 64 bytes.
+    """
+    unreachable_reason: _builtins.str
+    """Output only. Why the hook is not reached, for people: whether nobody
+    answers, or which certificate is wrong and what helps. Empty when it is.
     """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -887,10 +894,11 @@ class Instance(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         epoch: _builtins.int = ...,
         agent_id: _builtins.str = ...,
+        unreachable_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "hook", b"hook", "last_seen_time", b"last_seen_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster", b"cluster", "connect_mode", b"connect_mode", "create_time", b"create_time", "endpoint", b"endpoint", "epoch", b"epoch", "hook", b"hook", "labels", b"labels", "last_seen_time", b"last_seen_time", "name", b"name", "state", b"state", "stop_order", b"stop_order", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster", b"cluster", "connect_mode", b"connect_mode", "create_time", b"create_time", "endpoint", b"endpoint", "epoch", b"epoch", "hook", b"hook", "labels", b"labels", "last_seen_time", b"last_seen_time", "name", b"name", "state", b"state", "stop_order", b"stop_order", "unreachable_reason", b"unreachable_reason", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,7 +43,10 @@ const ANSWER_MAX: usize = 1 << 20;
 /// On loopback alone: the request bears no credential, so whoever can reach the address can stop the application, and
 /// where the script reports to is an address of loopback too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StopUrl {
+pub struct StopUrl(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parts {
     text: String,
     /// `host:port`.
     address: String,
@@ -88,12 +92,12 @@ impl FromStr for StopUrl {
             return Err(ParseStopUrlError::NoPath(text.to_owned()));
         }
         let port = authority.port_u16().unwrap_or(80);
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             text: text.to_owned(),
             address: format!("{}:{port}", authority.host()),
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| no_url())?,
             target: parts.path_and_query.map(Uri::from).ok_or_else(no_url)?,
-        })
+        })))
     }
 }
 
@@ -109,7 +113,7 @@ fn is_loopback(host: &str) -> bool {
 
 impl fmt::Display for StopUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 
@@ -125,8 +129,8 @@ pub(crate) struct UnreachedError {
 impl StopUrl {
     /// Connects, and says nothing yet.
     pub(crate) async fn connect(&self, network: &dyn Network) -> Result<Pending, UnreachedError> {
-        let unreached = |source| UnreachedError { url: self.text.clone(), source };
-        let connecting = timeout(CONNECT_LIMIT, network.connect(&self.address, None)).await;
+        let unreached = |source| UnreachedError { url: self.0.text.clone(), source };
+        let connecting = timeout(CONNECT_LIMIT, network.connect(&self.0.address, None)).await;
         let stream = connecting.map_err(|_| unreached(io::ErrorKind::TimedOut.into()))?.map_err(unreached)?;
         Ok(Pending { url: self.clone(), stream })
     }
@@ -134,10 +138,10 @@ impl StopUrl {
     fn request(&self) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = Method::PUT;
-        *request.uri_mut() = self.target.clone();
+        *request.uri_mut() = self.0.target.clone();
         *request.version_mut() = Version::HTTP_11;
         let headers = request.headers_mut();
-        headers.insert(HOST, self.authority.clone());
+        headers.insert(HOST, self.0.authority.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("quiesce-agent/", env!("CARGO_PKG_VERSION"))));
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
@@ -230,7 +234,7 @@ mod tests {
             ("http://[::1]:8080/", "[::1]:8080", "/"),
         ] {
             let url: StopUrl = text.parse().unwrap();
-            assert_eq!((url.address.as_str(), url.target.to_string().as_str()), (address, target));
+            assert_eq!((url.0.address.as_str(), url.0.target.to_string().as_str()), (address, target));
             assert_eq!(url.to_string(), text);
         }
     }

@@ -41,7 +41,8 @@ fn a_hold_stays_what_it_is() {
 fn a_journal_stays_what_it_is() {
     let fresh = r#"{"format":1,"agent_id":"0c4e","epoch":0,"revoked":0,"run":null}"#;
     let over = include_str!("tests/journal-1.json");
-    check_seeds("journal", &[named("fresh", fresh), named("over", over)], journal);
+    let script = include_str!("tests/journal-script.json");
+    check_seeds("journal", &[named("fresh", fresh), named("over", over), named("script", script)], journal);
     replay("journal", journal);
 }
 

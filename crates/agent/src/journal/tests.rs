@@ -95,3 +95,25 @@ async fn a_failed_write_changes_nothing() {
     assert!(journal.update(|contents| contents.epoch = 9).await.is_err());
     assert_eq!(journal.contents().epoch, 0);
 }
+
+#[test]
+fn no_step_of_the_ladder_comes_before_the_report_of_the_script() {
+    let told = |script, rest| Told { shutdown_id: "s-1".to_owned(), rung: 0, rest, script };
+    for (script, next, owes) in [
+        (None, Some(1), true),
+        (Some(Script::Asked), None, false),
+        (Some(Script::Reported), Some(0), false),
+        (Some(Script::Signalled), Some(1), true),
+    ] {
+        let now = told(script, false);
+        assert_eq!((now.next_rung(), now.owes_the_rest()), (next, owes), "{now:?}");
+        assert!(!told(script, true).owes_the_rest());
+    }
+}
+
+#[test]
+fn what_an_older_agent_wrote_knows_no_script() {
+    let told: Told = serde_json::from_str(r#"{"shutdown_id": "s-1", "rung": 0, "rest": false}"#).unwrap();
+    assert_eq!(told.script, None);
+    assert!(!serde_json::to_string(&told).unwrap().contains("script"), "and reads what we write of signals");
+}

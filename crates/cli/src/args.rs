@@ -107,13 +107,13 @@ pub(crate) enum Command {
     #[command(flatten)]
     Client(ClientCommand),
     /// Run the scheduler
-    Scheduler(quiesce_scheduler::args::SchedulerArgs),
+    Scheduler(Box<quiesce_scheduler::args::SchedulerArgs>),
     /// Check the state a scheduler keeps, back it up, restore it
     Store(StoreArgs),
     /// Make certificates for TLS, where nobody else does
     Pki(PkiArgs),
     /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
-    Agent(quiesce_agent::args::AgentArgs),
+    Agent(Box<quiesce_agent::args::AgentArgs>),
     /// See it all on this machine, in half a minute: migrations under load, a rollback, a crash, a deletion
     #[cfg(feature = "demo")]
     Demo(DemoArgs),

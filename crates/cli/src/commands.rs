@@ -86,8 +86,8 @@ pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
         Command::Client(command) => ended(block_on(client(command, common, surroundings))),
         Command::Pki(args) => ended(pki::run(args.command, common, &surroundings)),
         Command::Store(args) => ended(store::run(args.command, common, &surroundings)),
-        Command::Scheduler(args) => serve("scheduler", &common, || quiesce_scheduler::args::run(args)),
-        Command::Agent(args) => serve("agent", &common, || quiesce_agent::run(args)),
+        Command::Scheduler(args) => serve("scheduler", &common, || quiesce_scheduler::args::run(*args)),
+        Command::Agent(args) => serve("agent", &common, || quiesce_agent::run(*args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => serve("demo", &common, || demo::run(&args, &surroundings)),
         #[cfg(feature = "demo")]

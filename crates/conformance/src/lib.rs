@@ -20,13 +20,16 @@
 
 pub mod args;
 pub mod check;
+pub mod choice;
 pub mod config;
 pub mod fixture;
 pub mod gateway;
 pub mod hook;
 pub mod output;
+mod raw;
 pub mod reach;
 pub mod rules;
 pub mod run;
+pub mod scheduler;
 pub mod subject;
 mod tap;

@@ -63,8 +63,7 @@ pub(crate) async fn unary(
     path: &'static str,
     request: Bytes,
 ) -> Result<Response<()>, Status> {
-    let channel =
-        tonic::service::interceptor::InterceptedService::new(line.channel.clone(), Credential::new(bearer));
+    let channel = tonic::service::interceptor::InterceptedService::new(line.channel.clone(), Credential::new(bearer));
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = http::uri::PathAndQuery::from_static(path);

@@ -22,12 +22,8 @@ use crate::reach::Endpoint;
 use crate::run::Selection;
 
 /// What the files of TLS are called on the command line.
-const TLS_SETTINGS: ConnectorSettings = ConnectorSettings {
-    authorities: "--ca",
-    certificate: "--cert",
-    key: "--key",
-    without: "leave out https://",
-};
+const TLS_SETTINGS: ConnectorSettings =
+    ConnectorSettings { authorities: "--ca", certificate: "--cert", key: "--key", without: "leave out https://" };
 
 /// Checks whether a scheduler keeps the promises of quiesce.v1
 #[derive(Debug, Clone, Parser)]

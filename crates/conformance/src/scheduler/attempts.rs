@@ -108,7 +108,8 @@ async fn silent_stream(stage: &Stage) -> Verdict {
     let ids = staged.hook.ids();
     let of_first = staged.hook.shutdowns().iter().filter(|request| Some(&request.shutdown_id) == ids.first()).count();
     expect(ids.len() == 2, "two shutdowns", ids.len())?;
-    let joined = of_first >= 2 || staged.hook.calls().iter().filter(|(_, call)| matches!(call, Call::Info(_))).count() >= 2;
+    let joined =
+        of_first >= 2 || staged.hook.calls().iter().filter(|(_, call)| matches!(call, Call::Info(_))).count() >= 2;
     expect(joined, "a try to reach the hook before the attempt is given up", "none")
 }
 
@@ -154,8 +155,11 @@ async fn backoff(stage: &Stage) -> Verdict {
 }
 
 async fn numbered(stage: &Stage) -> Verdict {
-    let first = [stopping(), vec![Act::Fail(Code::Unavailable, ""), Act::Result(Outcome::StillRunning, v1::Evidence::Unspecified)]]
-        .concat();
+    let first = [
+        stopping(),
+        vec![Act::Fail(Code::Unavailable, ""), Act::Result(Outcome::StillRunning, v1::Evidence::Unspecified)],
+    ]
+    .concat();
     let staged = stage.staged(quick(), Script::of([first, stops()])).await?;
     let (operation, _) = played(stage, &staged).await?;
     expect_state(&operation, State::Succeeded)?;
@@ -226,7 +230,8 @@ async fn wrong_token(stage: &Stage) -> Verdict {
 }
 
 async fn goes_back(stage: &Stage) -> Verdict {
-    let phase = [stopping(), vec![Act::Say(|status| status.phase = v1::ShutdownPhase::Accepted.into()), Act::UntilReleased]];
+    let phase =
+        [stopping(), vec![Act::Say(|status| status.phase = v1::ShutdownPhase::Accepted.into()), Act::UntilReleased]];
     then_well(stage, phase.concat(), Reason::ProtocolError).await?;
     let sequence = [
         vec![Act::Say(|status| status.sequence = 9)],

@@ -120,7 +120,8 @@ async fn again(stage: &Stage) -> Verdict {
 }
 
 async fn both(stage: &Stage) -> Verdict {
-    let staged = stage.staged(patient(), Script::of([[stopping(), vec![Act::UntilReleased, stopped()]].concat()])).await?;
+    let staged =
+        stage.staged(patient(), Script::of([[stopping(), vec![Act::UntilReleased, stopped()]].concat()])).await?;
     let operation = stage.migrate(&staged.name).await?;
     let request = shutdown(&staged.hook, 0).await?;
     let stream = stage.watch(&operation).await?;

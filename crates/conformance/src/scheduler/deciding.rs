@@ -174,11 +174,7 @@ async fn retry_refused(stage: &Stage) -> Verdict {
     fine("RetryOperation", try_retry(stage, request.clone()).await)?;
     let again = fine("the repeated request", try_retry(stage, request).await)?;
     expect(again.round == 2, "round 2", again.round)?;
-    refused(
-        try_retry(stage, retrying(&operation)).await,
-        &[Code::FailedPrecondition],
-        "OPERATION_NOT_DEGRADED",
-    )
+    refused(try_retry(stage, retrying(&operation)).await, &[Code::FailedPrecondition], "OPERATION_NOT_DEGRADED")
 }
 
 async fn retry_force(stage: &Stage) -> Verdict {

@@ -80,9 +80,8 @@ async fn attach(stage: &Stage, application: &str, hook: &Fake) -> Verdict {
     expect(answer == "QUIESCE/1 OK", "QUIESCE/1 OK", answer)?;
     let since = Instant::now();
     hook.attach(socket);
-    let asked = |calls: &[(Instant, Call)]| {
-        calls.iter().any(|(at, call)| *at >= since && matches!(call, Call::Info(_)))
-    };
+    let asked =
+        |calls: &[(Instant, Call)]| calls.iter().any(|(at, call)| *at >= since && matches!(call, Call::Info(_)));
     expect(hook.told(PLENTY, asked).await, "GetHookInfo over the reversed connection", "nothing")
 }
 
@@ -172,6 +171,10 @@ async fn cut(stage: &Stage) -> Verdict {
     attach(stage, &name, &hook).await?;
     hook.release();
     let found = stage.until_state(&operation, State::Succeeded).await?;
-    expect(found.attempt == 1 && hook.ids().len() == 1, "one attempt, one shutdown", format!("attempt {}", found.attempt))?;
+    expect(
+        found.attempt == 1 && hook.ids().len() == 1,
+        "one attempt, one shutdown",
+        format!("attempt {}", found.attempt),
+    )?;
     expect(hook.shutdowns().len() >= 2, "joined over the next connection", hook.shutdowns().len())
 }

@@ -28,7 +28,8 @@ async fn survives(stage: &Stage) -> Verdict {
         max_backoff: millis(15_000),
         backoff_multiplier: Some(1.0),
     };
-    let still = [stopping(), vec![Act::Result(v1::stop_result::Outcome::StillRunning, v1::Evidence::Unspecified)]].concat();
+    let still =
+        [stopping(), vec![Act::Result(v1::stop_result::Outcome::StillRunning, v1::Evidence::Unspecified)]].concat();
     let cases = [
         (patient(), waits(), State::Stopping),
         (v1::ShutdownPolicy { retry: Some(slow), ..quick() }, still.clone(), State::BackingOff),

@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetail, StatusExt as _};
 
 use super::fake::{Script, deaf, waits};
 use super::stage::{Stage, ok, patient, some};
+use super::subject::Calls;
 use super::{Check, Need, rules};
 use crate::check::{Stop, Verdict, expect, reason, tell};
 
@@ -35,17 +36,36 @@ pub(super) const CHECKS: &[Check] = checks! {
 pub(super) fn code_of(reason: &str) -> Option<Code> {
     Some(match reason {
         "INVALID_FIELD" | "INVALID_FILTER" | "INVALID_PAGE_TOKEN" | "INVALID_RESUME_TOKEN" => Code::InvalidArgument,
-        "APPLICATION_NOT_FOUND" | "INSTANCE_NOT_FOUND" | "OPERATION_NOT_FOUND" | "CLUSTER_NOT_FOUND"
-        | "SHUTDOWN_NOT_FOUND" | "TOKEN_NOT_FOUND" => Code::NotFound,
+        "APPLICATION_NOT_FOUND"
+        | "INSTANCE_NOT_FOUND"
+        | "OPERATION_NOT_FOUND"
+        | "CLUSTER_NOT_FOUND"
+        | "SHUTDOWN_NOT_FOUND"
+        | "TOKEN_NOT_FOUND" => Code::NotFound,
         "APPLICATION_EXISTS" | "CLUSTER_EXISTS" | "REQUEST_ID_CONFLICT" => Code::AlreadyExists,
         "ETAG_MISMATCH" | "OPERATION_IN_PROGRESS" | "SHUTDOWN_IN_PROGRESS" | "SHUTDOWN_SUPERSEDED" => Code::Aborted,
-        "POINT_OF_NO_RETURN" | "OPERATION_DONE" | "OPERATION_NOT_DEGRADED" | "OPERATION_NOT_CONFIRMABLE"
-        | "NO_INSTANCES" | "INSTANCES_MISSING" | "SOURCE_CLUSTER_MISMATCH" | "ALREADY_ON_TARGET"
-        | "TARGET_NOT_READY" | "CAPABILITY_MISSING" | "WRONG_INSTANCE" | "NOT_STOPPABLE" | "EXTENSION_EXHAUSTED"
-        | "COMPLETION_TOKEN_STALE" | "APPLICATION_STOPPING" | "APPLICATION_DELETED" | "CLUSTER_IN_USE"
-        | "EPOCH_STALE" | "START_NOT_PERMITTED" | "INSTANCE_IN_USE" | "STILL_RUNNING" | "RESTORE_UNCONFIRMED" => {
-            Code::FailedPrecondition
-        }
+        "POINT_OF_NO_RETURN"
+        | "OPERATION_DONE"
+        | "OPERATION_NOT_DEGRADED"
+        | "OPERATION_NOT_CONFIRMABLE"
+        | "NO_INSTANCES"
+        | "INSTANCES_MISSING"
+        | "SOURCE_CLUSTER_MISMATCH"
+        | "ALREADY_ON_TARGET"
+        | "TARGET_NOT_READY"
+        | "CAPABILITY_MISSING"
+        | "WRONG_INSTANCE"
+        | "NOT_STOPPABLE"
+        | "EXTENSION_EXHAUSTED"
+        | "COMPLETION_TOKEN_STALE"
+        | "APPLICATION_STOPPING"
+        | "APPLICATION_DELETED"
+        | "CLUSTER_IN_USE"
+        | "EPOCH_STALE"
+        | "START_NOT_PERMITTED"
+        | "INSTANCE_IN_USE"
+        | "STILL_RUNNING"
+        | "RESTORE_UNCONFIRMED" => Code::FailedPrecondition,
         "RESUME_TOKEN_EXPIRED" => Code::OutOfRange,
         "WATCH_TOO_SLOW" | "LIMIT_EXCEEDED" | "MESSAGE_TOO_LARGE" => Code::ResourceExhausted,
         "CREDENTIALS_INVALID" => Code::Unauthenticated,
@@ -121,11 +141,9 @@ async fn every_error(stage: &Stage) -> Verdict {
     judge("DeleteCluster", scheduler.delete_cluster(request).await.map(drop), "CLUSTER_IN_USE")?;
     let request = v1::MigrateApplicationRequest { etag: "old".to_owned(), ..stage.migration(&application) };
     judge("MigrateApplication", scheduler.migrate_application(request).await.map(drop), "ETAG_MISMATCH")?;
-    let request =
-        v1::MigrateApplicationRequest { target_cluster: stage.cluster("a"), ..stage.migration(&application) };
+    let request = v1::MigrateApplicationRequest { target_cluster: stage.cluster("a"), ..stage.migration(&application) };
     judge("MigrateApplication", scheduler.migrate_application(request).await.map(drop), "ALREADY_ON_TARGET")?;
-    let request =
-        v1::MigrateApplicationRequest { source_cluster: stage.cluster("c"), ..stage.migration(&application) };
+    let request = v1::MigrateApplicationRequest { source_cluster: stage.cluster("c"), ..stage.migration(&application) };
     judge("MigrateApplication", scheduler.migrate_application(request).await.map(drop), "SOURCE_CLUSTER_MISMATCH")?;
     let operation = stage.migrate(&application).await?;
     let again = stage.deletion(&application);
@@ -215,8 +233,9 @@ async fn retry_info(stage: &Stage) -> Verdict {
 }
 
 async fn health_and_reflection(stage: &Stage) -> Verdict {
-    let channel = stage.calls().line.channel;
-    let mut health = HealthClient::new(channel.clone());
+    let Calls { line, credential, .. } = stage.calls();
+    let channel = line.channel;
+    let mut health = HealthClient::with_interceptor(channel.clone(), credential.clone());
     let answer = ok("Check", health.check(HealthCheckRequest { service: String::new() }).await)?;
     expect(answer.status() == ServingStatus::Serving, "SERVING", answer.status().as_str_name())?;
     let expected = ["quiesce.v1.Scheduler", "quiesce.v1.AgentGateway"];
@@ -225,7 +244,8 @@ async fn health_and_reflection(stage: &Stage) -> Verdict {
     let mut listed = Vec::new();
     let list = new::server_reflection_request::MessageRequest::ListServices(String::new());
     let request = new::ServerReflectionRequest { message_request: Some(list), ..Default::default() };
-    let mut client = new::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut client =
+        new::server_reflection_client::ServerReflectionClient::with_interceptor(channel.clone(), credential.clone());
     let request = futures::stream::once(async { request });
     let mut answers = ok("reflection v1", client.server_reflection_info(request).await)?;
     if let Some(Ok(answer)) = answers.next().await
@@ -240,7 +260,7 @@ async fn health_and_reflection(stage: &Stage) -> Verdict {
     let mut listed = Vec::new();
     let list = old::server_reflection_request::MessageRequest::ListServices(String::new());
     let request = old::ServerReflectionRequest { message_request: Some(list), ..Default::default() };
-    let mut client = old::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut client = old::server_reflection_client::ServerReflectionClient::with_interceptor(channel, credential);
     let request = futures::stream::once(async { request });
     let mut answers = ok("reflection v1alpha", client.server_reflection_info(request).await)?;
     if let Some(Ok(answer)) = answers.next().await

@@ -31,7 +31,8 @@ fn extensible() -> v1::ShutdownPolicy {
 
 async fn within(stage: &Stage) -> Verdict {
     let wish = Act::Wish(Duration::from_secs(5));
-    let acts = [stopping(), vec![wish.clone(), wish.clone(), wish], vec![Act::For(Duration::from_millis(2_500)), stopped()]];
+    let acts =
+        [stopping(), vec![wish.clone(), wish.clone(), wish], vec![Act::For(Duration::from_millis(2_500)), stopped()]];
     let staged = stage.staged(extensible(), Script::of([acts.concat()])).await?;
     let followed = stage.follow(&staged.name).await?;
     let operation = stage.migrate(&staged.name).await?;
@@ -65,7 +66,11 @@ async fn above(stage: &Stage) -> Verdict {
     expect(count(&events, Type::ExtensionDenied) >= 1, "TYPE_EXTENSION_DENIED", "none")
 }
 
-async fn extend(stage: &Stage, shutdown: &v1::ShutdownRequest, token: &str) -> Result<v1::ExtendDeadlineResponse, Status> {
+async fn extend(
+    stage: &Stage,
+    shutdown: &v1::ShutdownRequest,
+    token: &str,
+) -> Result<v1::ExtendDeadlineResponse, Status> {
     let request = v1::ExtendDeadlineRequest {
         shutdown_id: shutdown.shutdown_id.clone(),
         completion_token: token.to_owned(),
@@ -134,6 +139,7 @@ async fn by_people(stage: &Stage) -> Verdict {
     let seconds = |time: &Option<prost_types::Timestamp>| time.as_ref().map_or(0, |time| time.seconds);
     let moved = seconds(&later) - seconds(&before);
     expect((55..=57).contains(&moved), "56 s later", format!("{moved} s"))?;
-    let request = staged.hook.told(PLENTY, |calls| calls.iter().any(|(_, call)| matches!(call, Call::Deadline(_)))).await;
+    let request =
+        staged.hook.told(PLENTY, |calls| calls.iter().any(|(_, call)| matches!(call, Call::Deadline(_)))).await;
     expect(request, "UpdateDeadline", "none")
 }

@@ -349,13 +349,8 @@ impl Fake {
             let acts = state.script.shutdowns.get(number).or(state.script.shutdowns.last()).cloned();
             let status =
                 v1::ShutdownStatus { shutdown_id: request.shutdown_id.clone(), phase: 1, ..Default::default() };
-            let run = Run {
-                request: request.clone(),
-                acts: acts.unwrap_or_default().into(),
-                played: 0,
-                status,
-                last: None,
-            };
+            let run =
+                Run { request: request.clone(), acts: acts.unwrap_or_default().into(), played: 0, status, last: None };
             state.runs.entry(request.shutdown_id.clone()).or_insert(run);
         });
     }

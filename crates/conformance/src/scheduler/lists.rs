@@ -33,11 +33,8 @@ async fn page(
     page_token: &str,
     filter: &str,
 ) -> Result<v1::ListApplicationsResponse, Status> {
-    let request = v1::ListApplicationsRequest {
-        page_size,
-        page_token: page_token.to_owned(),
-        filter: filter.to_owned(),
-    };
+    let request =
+        v1::ListApplicationsRequest { page_size, page_token: page_token.to_owned(), filter: filter.to_owned() };
     Ok(stage.calls().scheduler.list_applications(request).await?.into_inner())
 }
 
@@ -126,11 +123,8 @@ async fn garbage(stage: &Stage) -> Verdict {
 
 async fn filters(stage: &Stage) -> Verdict {
     let gold = v1::Application { labels: labels([("tier", "gold")]), ..stage.unmade(quick()) };
-    let iron = v1::Application {
-        labels: labels([("tier", "iron")]),
-        cluster: stage.cluster("b"),
-        ..stage.unmade(quick())
-    };
+    let iron =
+        v1::Application { labels: labels([("tier", "iron")]), cluster: stage.cluster("b"), ..stage.unmade(quick()) };
     let (gold, iron) = (stage.create(gold).await?, stage.create(iron).await?);
     let bare = stage.create(stage.unmade(quick())).await?;
     let (g, i, b) = (gold.name.as_str(), iron.name.as_str(), bare.name.as_str());
@@ -162,7 +156,9 @@ async fn filters(stage: &Stage) -> Verdict {
 }
 
 async fn bad_filter(stage: &Stage) -> Verdict {
-    for wrong in ["name =", "name = a OR name = b", "(name = a)", "nothing = 1", "state = NO_SUCH_STATE", "name = \"open"] {
+    for wrong in
+        ["name =", "name = a OR name = b", "(name = a)", "nothing = 1", "state = NO_SUCH_STATE", "name = \"open"]
+    {
         let answer = page(stage, 1, "", wrong).await;
         let status = match answer {
             Ok(_) => return Err(Stop::failed(format!("{wrong:?}: INVALID_FILTER"), "OK")),

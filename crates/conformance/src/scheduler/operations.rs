@@ -129,10 +129,8 @@ async fn in_order(stage: &Stage) -> Verdict {
 async fn one_at_a_time(stage: &Stage) -> Verdict {
     let staged = stage.staged(patient(), Script::of([waits()])).await?;
     let operation = stage.migrate(&staged.name).await?;
-    let again = [
-        stage.try_migrate(stage.migration(&staged.name)).await,
-        stage.try_delete(stage.deletion(&staged.name)).await,
-    ];
+    let again =
+        [stage.try_migrate(stage.migration(&staged.name)).await, stage.try_delete(stage.deletion(&staged.name)).await];
     for answer in again {
         let Err(status) = answer else { return Err(Stop::failed("ABORTED OPERATION_IN_PROGRESS", "OK")) };
         refused::<()>(Err(status.clone()), &[Code::Aborted], "OPERATION_IN_PROGRESS")?;
@@ -205,11 +203,7 @@ async fn refused_is_free(stage: &Stage) -> Verdict {
 
 async fn dry_run(stage: &Stage) -> Verdict {
     let name = stage.create(stage.unmade(once())).await?.name;
-    let dry = v1::MigrateApplicationRequest {
-        validate_only: true,
-        request_id: stage.word(),
-        ..stage.migration(&name)
-    };
+    let dry = v1::MigrateApplicationRequest { validate_only: true, request_id: stage.word(), ..stage.migration(&name) };
     refused(stage.try_migrate(dry.clone()).await, &[Code::FailedPrecondition], "NO_INSTANCES")?;
     let hook = stage.instance(&name, "one", Script::of([waits()])).await?;
     hook.change(|script| script.findings = vec!["no permission to signal".to_owned()]);
@@ -231,11 +225,7 @@ async fn dry_run(stage: &Stage) -> Verdict {
     let found = stage.get_application(&name).await?;
     expect(found.active_operation.is_empty(), "nothing stored", &found.active_operation)?;
     hook.change(|script| script.findings.clear());
-    let real = v1::MigrateApplicationRequest {
-        validate_only: false,
-        target_cluster: stage.cluster("c"),
-        ..dry
-    };
+    let real = v1::MigrateApplicationRequest { validate_only: false, target_cluster: stage.cluster("c"), ..dry };
     stage.try_migrate(real).await.map_err(|status| Stop::failed("the id of a dry run is free: OK", tell(&status)))?;
     let busy = v1::MigrateApplicationRequest { validate_only: true, ..stage.migration(&name) };
     refused(stage.try_migrate(busy).await, &[Code::Aborted], "OPERATION_IN_PROGRESS")

@@ -92,7 +92,8 @@ async fn try_create(stage: &Stage, application: v1::Application) -> Result<(), S
 async fn names(stage: &Stage) -> Verdict {
     let long = "a".repeat(64);
     for wrong in ["", "shop", "applications/", "applications/Shop", "applications/-shop", "applications/shop-"] {
-        let named = fields(try_create(stage, v1::Application { name: wrong.to_owned(), ..stage.unmade(quick()) }).await);
+        let named =
+            fields(try_create(stage, v1::Application { name: wrong.to_owned(), ..stage.unmade(quick()) }).await);
         let named = named.map_err(|stop| about(stop, wrong))?;
         expect(named.contains("application.name"), format!("{wrong:?}: application.name"), format!("{named:?}"))?;
     }
@@ -135,8 +136,7 @@ fn paths(paths: &[&str]) -> Option<prost_types::FieldMask> {
 }
 
 async fn update(stage: &Stage) -> Verdict {
-    let made =
-        stage.create(v1::Application { labels: labels([("tier", "gold")]), ..stage.unmade(quick()) }).await?;
+    let made = stage.create(v1::Application { labels: labels([("tier", "gold")]), ..stage.unmade(quick()) }).await?;
     let failed = |status: Status| Stop::failed("UpdateApplication: OK", tell(&status));
     let change = v1::Application {
         name: made.name.clone(),
@@ -209,12 +209,12 @@ async fn output_only(stage: &Stage) -> Verdict {
 async fn unknown(stage: &Stage) -> Verdict {
     let wrong = v1::ShutdownPolicy { failure_strategy: 99, ..quick() };
     refused(try_create(stage, stage.unmade(wrong)).await, &[Code::InvalidArgument], "INVALID_FIELD")?;
-    let request =
-        v1::CreateApplicationRequest { application: Some(stage.unmade(quick())), ..Default::default() };
+    let request = v1::CreateApplicationRequest { application: Some(stage.unmade(quick())), ..Default::default() };
     let mut bytes = request.encode_to_vec();
     prost::encoding::string::encode(crate::raw::UNKNOWN_FIELD, &"from the future".to_owned(), &mut bytes);
     let path = "/quiesce.v1.Scheduler/CreateApplication";
-    let answer = crate::raw::unary(&stage.calls().line, stage.subject.bearer.as_deref(), path, Bytes::from(bytes)).await;
+    let answer =
+        crate::raw::unary(&stage.calls().line, stage.subject.bearer.as_deref(), path, Bytes::from(bytes)).await;
     answer.map(drop).map_err(|status| Stop::failed("a request with an unknown field: OK", tell(&status)))
 }
 
@@ -224,11 +224,8 @@ async fn merge(stage: &Stage) -> Verdict {
     let name = stage.create(stage.unmade(of_application)).await?.name;
     stage.instance(&name, "one", Script::of([stops()])).await?;
     let of_request = v1::ShutdownPolicy { grace_period: millis(5_000), ..Default::default() };
-    let request = v1::MigrateApplicationRequest {
-        policy: Some(of_request),
-        validate_only: true,
-        ..stage.migration(&name)
-    };
+    let request =
+        v1::MigrateApplicationRequest { policy: Some(of_request), validate_only: true, ..stage.migration(&name) };
     let operation = stage.try_migrate(request).await;
     let operation = operation.map_err(|status| Stop::failed("a dry run: OK", tell(&status)))?;
     let found = some("Operation.policy", operation.policy)?;

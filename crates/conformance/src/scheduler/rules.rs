@@ -9,7 +9,8 @@ pub(crate) const CREATE: &str = "`name` and `cluster` are required, output-only 
 /// As stored.
 pub(crate) const EXISTS: &str = "Make an application known.";
 /// Updates.
-pub(crate) const UPDATE: &str = "Which fields. Unset: those that are set in `application`. Paths may go into policy (\"policy.grace_period\").";
+pub(crate) const UPDATE: &str =
+    "Which fields. Unset: those that are set in `application`. Paths may go into policy (\"policy.grace_period\").";
 /// Optimistic locking.
 pub(crate) const ETAG: &str = "`name` says which. A set `etag` must match.";
 /// Unknown things.
@@ -36,12 +37,14 @@ pub(crate) const PAGE_TOKEN: &str = "next_page_token of the page before; the oth
 /// Filters.
 pub(crate) const FILTER: &str = "A subset of AIP-160: restrictions joined by AND, no parentheses, no OR.";
 /// Bad ones.
-pub(crate) const BAD_FILTER: &str = "INVALID_FILTER, INVALID_PAGE_TOKEN and INVALID_RESUME_TOKEN are for a request in which nothing else is wrong";
+pub(crate) const BAD_FILTER: &str =
+    "INVALID_FILTER, INVALID_PAGE_TOKEN and INVALID_RESUME_TOKEN are for a request in which nothing else is wrong";
 
 /// Transitions.
 pub(crate) const TRANSITIONS: &str = "Transitions, and nothing else:";
 /// The gate.
-pub(crate) const GATE: &str = "Nothing is removed, and no copy is started elsewhere, before the end of every instance is verified";
+pub(crate) const GATE: &str =
+    "Nothing is removed, and no copy is started elsewhere, before the end of every instance is verified";
 /// Deletion.
 pub(crate) const DELETE: &str = "Stop the application gracefully and forget it.";
 /// Order.
@@ -51,11 +54,13 @@ pub(crate) const ONE: &str = "At most one operation per application is open (not
 /// What is refused.
 pub(crate) const INSTANCES_MISSING: &str = "When set and fewer are registered, an operation is refused with INSTANCES_MISSING: an instance nobody told the scheduler about would go on running.";
 /// Idempotency.
-pub(crate) const SAME: &str = "with the same content returns what the first one led to, in its present state, and has no further effect";
+pub(crate) const SAME: &str =
+    "with the same content returns what the first one led to, in its present state, and has no further effect";
 /// Its conflict.
 pub(crate) const OTHER: &str = "with other content is refused with ALREADY_EXISTS / REQUEST_ID_CONFLICT.";
 /// What uses an id up.
-pub(crate) const USED_UP: &str = "An id is used up by a request that was accepted; refused requests and dry runs use up nothing.";
+pub(crate) const USED_UP: &str =
+    "An id is used up by a request that was accepted; refused requests and dry runs use up nothing.";
 /// Dry run.
 pub(crate) const DRY_RUN: &str = "Nothing is stored, nothing is stopped, no request_id is used. The response has the operation as it would begin, without a name, and `plan`.";
 /// The record.
@@ -66,9 +71,11 @@ pub(crate) const ACCEPT: &str = "No answer within accept_timeout.";
 /// Silence.
 pub(crate) const SILENCE: &str = "No report within heartbeat_timeout.";
 /// Grace.
-pub(crate) const GRACE: &str = "How long one attempt may take from the moment the hook accepts it until the application has ended.";
+pub(crate) const GRACE: &str =
+    "How long one attempt may take from the moment the hook accepts it until the application has ended.";
 /// Backoff.
-pub(crate) const BACKOFF: &str = "min(initial_backoff * multiplier^(n-2), max_backoff), times a random factor between 0.8 and 1.2.";
+pub(crate) const BACKOFF: &str =
+    "min(initial_backoff * multiplier^(n-2), max_backoff), times a random factor between 0.8 and 1.2.";
 /// Names of attempts.
 pub(crate) const SHUTDOWN_ID: &str = "Names this shutdown: one attempt on one instance for one operation.";
 /// Reconnecting.
@@ -80,11 +87,13 @@ pub(crate) const NO_RESULT: &str = "OK without a result - PROTOCOL_ERROR, attemp
 /// Tokens with results.
 pub(crate) const TOKEN: &str = "A result without the right token does not count.";
 /// Rules that are broken.
-pub(crate) const BROKEN: &str = "The hook broke the rules of ShutdownHook (phase went back, stream ended without result, wrong token).";
+pub(crate) const BROKEN: &str =
+    "The hook broke the rules of ShutdownHook (phase went back, stream ended without result, wrong token).";
 /// As the result says.
 pub(crate) const RESULT: &str = "OK after a result - attempt over, as the result says";
 /// Giving up.
-pub(crate) const GIVE_UP: &str = "Stop nothing by force. The operation rests in STATE_DEGRADED until someone retries, forces or abandons it.";
+pub(crate) const GIVE_UP: &str =
+    "Stop nothing by force. The operation rests in STATE_DEGRADED until someone retries, forces or abandons it.";
 /// Force.
 pub(crate) const FORCE: &str = "Ask the hooks to kill (SIGKILL), verify within kill_timeout, go on when verified.";
 /// Without proof.
@@ -94,24 +103,29 @@ pub(crate) const CLAIM: &str = "Does not count as verified.";
 /// Unclean ends.
 pub(crate) const UNCLEAN: &str = "Whether an application that ended with a non-zero status or by a signal other than the one it was sent stops the operation in STATE_DEGRADED";
 /// The whole.
-pub(crate) const OVERALL: &str = "Limit for the whole operation over all attempts, not counting the time in STATE_DEGRADED.";
+pub(crate) const OVERALL: &str =
+    "Limit for the whole operation over all attempts, not counting the time in STATE_DEGRADED.";
 /// Those that have ended.
 pub(crate) const STAY: &str = "Instances that have stopped stay stopped, the others are attempted anew";
 
 /// Signs of life.
-pub(crate) const NO_PINGS: &str = "nobody: gRPC servers close connections that ping too often. Liveness is GetHookInfo, and reports";
+pub(crate) const NO_PINGS: &str =
+    "nobody: gRPC servers close connections that ping too often. Liveness is GetHookInfo, and reports";
 
 /// Extensions.
 pub(crate) const WISH: &str = "Not an increment, so repeating it asks for nothing new. The scheduler grants up to grace_period + max_extension and tells the hook by UpdateDeadline.";
 /// The answer.
-pub(crate) const EXTEND: &str = "Ask for more time beside the Shutdown stream. The same as ShutdownStatus.wanted_grace_period, but with an answer.";
+pub(crate) const EXTEND: &str =
+    "Ask for more time beside the Shutdown stream. The same as ShutdownStatus.wanted_grace_period, but with an answer.";
 /// By people.
 pub(crate) const EXTEND_OPERATION: &str = "A value that is not larger than the present one changes nothing.";
 
 /// Completion.
-pub(crate) const COMPLETE: &str = "Counts exactly like a final report in the stream; the first of the two wins, a repetition is OK.";
+pub(crate) const COMPLETE: &str =
+    "Counts exactly like a final report in the stream; the first of the two wins, a repetition is OK.";
 /// Its token.
-pub(crate) const COMPLETION_TOKEN: &str = "CompleteShutdown and ExtendDeadline are authorized by the completion token alone";
+pub(crate) const COMPLETION_TOKEN: &str =
+    "CompleteShutdown and ExtendDeadline are authorized by the completion token alone";
 
 /// Cancelling.
 pub(crate) const CANCEL: &str = "Before the point of no return it becomes CANCELLED, by way of CANCELLING if hooks have to be asked, and no instance has been told to stop.";
@@ -126,7 +140,8 @@ pub(crate) const RETRY: &str = "Start a new round of a DEGRADED operation.";
 /// With force.
 pub(crate) const RETRY_FORCE: &str = "With `force` the round goes to FORCING straight away.";
 /// A deletion with force.
-pub(crate) const FORCED: &str = "instances that cannot be reached are given up as unverified, and an operation that is DEGRADED is superseded.";
+pub(crate) const FORCED: &str =
+    "instances that cannot be reached are given up as unverified, and an operation that is DEGRADED is superseded.";
 
 /// Snapshots first.
 pub(crate) const W1: &str = "W1 Without resume_token the stream begins with one TYPE_SNAPSHOT for each open matching operation (with include_done: for each), then one TYPE_BOOKMARK, then events.";
@@ -150,7 +165,8 @@ pub(crate) const WATCH_FILTER: &str = "OperationEvent.resume_token of an earlier
 /// Errors.
 pub(crate) const ERRORS: &str = "Every error of a Scheduler, AgentGateway or Access carries exactly one `google.rpc.ErrorInfo` in `grpc-status-details-bin`";
 /// Permission.
-pub(crate) const PERMISSION: &str = "Permission is decided before existence: what is not there and what is not allowed get the same answer.";
+pub(crate) const PERMISSION: &str =
+    "Permission is decided before existence: what is not there and what is not allowed get the same answer.";
 /// Pauses.
 pub(crate) const PAUSE: &str = "everything to be repeated after a pause a `RetryInfo`";
 /// Reflection.
@@ -161,13 +177,15 @@ pub(crate) const DEADLINE: &str = "DEADLINE_EXCEEDED (made by the client) repeat
 pub(crate) const SIZE: &str = "A whole message stays under 1 MiB";
 
 /// Dialling in.
-pub(crate) const ATTACH: &str = "After OK the roles are reversed: the scheduler sends the HTTP/2 connection preface and is the gRPC client";
+pub(crate) const ATTACH: &str =
+    "After OK the roles are reversed: the scheduler sends the HTTP/2 connection preface and is the gRPC client";
 /// What is answered.
 pub(crate) const ATTACH_ERROR: &str = "QUIESCE/1 ERROR <gRPC code name> <ErrorInfo reason> CRLF and closes";
 /// Replacing.
 pub(crate) const A1: &str = "A1 An instance has one attached connection. A new one with a valid token replaces the older, which the scheduler closes once the new one has answered GetHookInfo.";
 /// Tokens.
-pub(crate) const A2: &str = "A2 attach_token is good for 60 seconds and for one connection. To reconnect, register again.";
+pub(crate) const A2: &str =
+    "A2 attach_token is good for 60 seconds and for one connection. To reconnect, register again.";
 /// One port.
 pub(crate) const ONE_PORT: &str = "to attach_endpoint, which may be the very port of this service";
 /// Coming back.

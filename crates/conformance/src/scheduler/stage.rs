@@ -110,11 +110,7 @@ pub(crate) struct Staged {
 }
 
 impl Stage {
-    pub(crate) async fn new(
-        subject: Subject,
-        info: v1::GetServerInfoResponse,
-        id: &str,
-    ) -> Result<Self, Stop> {
+    pub(crate) async fn new(subject: Subject, info: v1::GetServerInfoResponse, id: &str) -> Result<Self, Stop> {
         let run = &Uuid::new_v4().simple().to_string()[..8];
         let calls = Mutex::new(subject.connect().await?);
         Ok(Self {
@@ -183,12 +179,7 @@ impl Stage {
     }
 
     pub(crate) fn unmade(&self, policy: v1::ShutdownPolicy) -> v1::Application {
-        v1::Application {
-            name: self.name(),
-            cluster: self.cluster("a"),
-            policy: Some(policy),
-            ..Default::default()
-        }
+        v1::Application { name: self.name(), cluster: self.cluster("a"), policy: Some(policy), ..Default::default() }
     }
 
     pub(crate) async fn create(&self, application: v1::Application) -> Result<v1::Application, Stop> {
@@ -250,9 +241,7 @@ impl Stage {
     /// Its name.
     pub(crate) async fn migrate(&self, application: &str) -> Result<String, Stop> {
         let answer = self.try_migrate(self.migration(application)).await;
-        answer
-            .map(|operation| operation.name)
-            .map_err(|status| Stop::failed("MigrateApplication: OK", tell(&status)))
+        answer.map(|operation| operation.name).map_err(|status| Stop::failed("MigrateApplication: OK", tell(&status)))
     }
 
     pub(crate) fn deletion(&self, application: &str) -> v1::DeleteApplicationRequest {
@@ -330,11 +319,8 @@ impl Stage {
     }
 
     pub(crate) async fn watch(&self, operation: &str) -> Result<Streaming<v1::WatchOperationResponse>, Stop> {
-        let request = v1::WatchOperationRequest {
-            name: operation.to_owned(),
-            end_on_degraded: true,
-            ..Default::default()
-        };
+        let request =
+            v1::WatchOperationRequest { name: operation.to_owned(), end_on_degraded: true, ..Default::default() };
         ok("WatchOperation", self.calls().scheduler.watch_operation(request).await)
     }
 
@@ -448,9 +434,7 @@ impl Followed {
 }
 
 /// What is left of a stream that ends by itself.
-pub(crate) async fn rest(
-    mut stream: Streaming<v1::WatchOperationResponse>,
-) -> Result<Vec<v1::OperationEvent>, Stop> {
+pub(crate) async fn rest(mut stream: Streaming<v1::WatchOperationResponse>) -> Result<Vec<v1::OperationEvent>, Stop> {
     let mut events = Vec::new();
     loop {
         match timeout(PLENTY, stream.next()).await {

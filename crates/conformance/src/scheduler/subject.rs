@@ -86,6 +86,7 @@ type Checked = InterceptedService<Channel, Credential>;
 #[derive(Clone)]
 pub(crate) struct Calls {
     pub(crate) line: Line,
+    pub(crate) credential: Credential,
     pub(crate) scheduler: SchedulerClient<Checked>,
     pub(crate) gateway: AgentGatewayClient<Checked>,
     pub(crate) access: AccessClient<Checked>,
@@ -97,7 +98,8 @@ impl Calls {
         Self {
             scheduler: SchedulerClient::with_interceptor(line.channel.clone(), credential.clone()),
             gateway: AgentGatewayClient::with_interceptor(line.channel.clone(), credential.clone()),
-            access: AccessClient::with_interceptor(line.channel.clone(), credential),
+            access: AccessClient::with_interceptor(line.channel.clone(), credential.clone()),
+            credential,
             line,
         }
     }

@@ -190,7 +190,8 @@ async fn next_change(events: &mut Events) -> Result<v1::OperationEvent, Stop> {
 
 async fn revisions(stage: &Stage) -> Verdict {
     let (_, seen) = recorded(stage).await?;
-    let numbers: Vec<_> = seen.iter().filter(|event| event.r#type() != Type::Bookmark).map(|event| event.revision).collect();
+    let numbers: Vec<_> =
+        seen.iter().filter(|event| event.r#type() != Type::Bookmark).map(|event| event.revision).collect();
     let rise = numbers.windows(2).all(|pair| pair[0] < pair[1]);
     expect(rise && numbers.len() > 4, "revisions that rise from event to event", format!("{numbers:?}"))
 }

@@ -5,6 +5,7 @@
 
 use quiesce_conformance::run::{Outcome, Report};
 
+mod command;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod world;

@@ -64,11 +64,8 @@ impl Restart for World {
 pub(crate) async fn judge(case: &str) -> Report {
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("admin.token");
-    let access = access::Config {
-        mode: Mode::Enforced,
-        admin_token_file: Some(token.clone()),
-        ..access::Config::open()
-    };
+    let access =
+        access::Config { mode: Mode::Enforced, admin_token_file: Some(token.clone()), ..access::Config::open() };
     let store = StoreChoice::Given(Arc::new(MemoryStore::new(Uuid::new_v4())));
     let world = World::start(Config { store, access, admin_listen: None, ..Config::ephemeral() }).await;
     let endpoint = Endpoint::parse(&world.config.listen.to_string(), None).unwrap();

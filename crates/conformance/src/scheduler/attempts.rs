@@ -64,7 +64,7 @@ pub(super) const CHECKS: &[Check] = checks! {
 async fn played(stage: &Stage, staged: &Staged) -> Result<(v1::Operation, Vec<v1::OperationEvent>), Stop> {
     let followed = stage.follow(&staged.name).await?;
     let operation = stage.migrate(&staged.name).await?;
-    let events = followed.to_the_end().await?;
+    let events = followed.read_to_end().await?;
     Ok((stage.operation(&operation).await?, events))
 }
 
@@ -149,7 +149,7 @@ async fn backoff(stage: &Stage) -> Verdict {
         let nominal = Duration::from_millis(nominal);
         let (least, most) = (nominal.mul_f64(0.79), nominal.mul_f64(1.2) + Duration::from_millis(1_500));
         let fits = (least..=most).contains(pause);
-        expect(fits, format!("pauses of 0.3, 0.6, 1, 1 s, a fifth more or less"), format!("{pauses:.2?}"))?;
+        expect(fits, "pauses of 0.3, 0.6, 1, 1 s, a fifth more or less", format!("{pauses:.2?}"))?;
     }
     Ok(())
 }
@@ -305,7 +305,7 @@ async fn gone(stage: &Stage) -> Verdict {
         let operation = stage.migrate(&staged.name).await?;
         stage.until_state(&operation, State::Stopping).await?;
         staged.hook.vanish();
-        followed.to_the_end().await?;
+        followed.read_to_end().await?;
         let operation = stage.operation(&operation).await?;
         expect_state(&operation, if allowed { State::Succeeded } else { State::Degraded })?;
         let unverified = operation.counts.map_or(0, |counts| counts.unverified);

@@ -36,7 +36,7 @@ async fn within(stage: &Stage) -> Verdict {
     let staged = stage.staged(extensible(), Script::of([acts.concat()])).await?;
     let followed = stage.follow(&staged.name).await?;
     let operation = stage.migrate(&staged.name).await?;
-    let events = followed.to_the_end().await?;
+    let events = followed.read_to_end().await?;
     let found = stage.operation(&operation).await?;
     expect(found.state() == State::Succeeded, "SUCCEEDED: more time than grace_period", found.state().as_str_name())?;
     let granted = count(&events, Type::DeadlineExtended);
@@ -62,7 +62,7 @@ async fn above(stage: &Stage) -> Verdict {
     let most = Duration::from_millis(6_500);
     expect(total <= most && total > Duration::from_millis(1_500), format!("cut to {most:?}"), format!("{total:?}"))?;
     staged.hook.release();
-    let events = followed.to_the_end().await?;
+    let events = followed.read_to_end().await?;
     expect(count(&events, Type::ExtensionDenied) >= 1, "TYPE_EXTENSION_DENIED", "none")
 }
 

@@ -154,7 +154,7 @@ pub(crate) enum Call {
     /// CheckShutdown.
     Check,
     /// Shutdown.
-    Shutdown(v1::ShutdownRequest),
+    Shutdown(Box<v1::ShutdownRequest>),
     /// CancelShutdown.
     Cancel,
     /// UpdateDeadline.
@@ -310,7 +310,7 @@ impl Fake {
 
     /// Every Shutdown request so far.
     pub(crate) fn shutdowns(&self) -> Vec<v1::ShutdownRequest> {
-        let pick = |(_, call)| if let Call::Shutdown(request) = call { Some(request) } else { None };
+        let pick = |(_, call)| if let Call::Shutdown(request) = call { Some(*request) } else { None };
         self.calls().into_iter().filter_map(pick).collect()
     }
 
@@ -542,7 +542,7 @@ impl ShutdownHook for Fake {
 
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Result<Response<Self::ShutdownStream>, Status> {
         let request = request.into_inner();
-        self.note(Call::Shutdown(request.clone()));
+        self.note(Call::Shutdown(Box::new(request.clone())));
         self.run(&request);
         let first = self.edit(&request.shutdown_id, |run| match run.acts.front().cloned() {
             Some(Act::Fail(code, reason)) if run.last.is_none() => {

@@ -49,7 +49,7 @@ async fn migrates(stage: &Stage) -> Verdict {
     let staged = stage.staged(patient(), Script::of([stops()])).await?;
     let followed = stage.follow(&staged.name).await?;
     let operation = stage.migrate(&staged.name).await?;
-    let seen = states(&followed.to_the_end().await?);
+    let seen = states(&followed.read_to_end().await?);
     let whole = [State::Preparing, State::Stopping, State::Stopped, State::Finalizing, State::Succeeded];
     expect(seen == whole, format!("{whole:?}, in this order"), format!("{seen:?}"))?;
     let found = stage.operation(&operation).await?;

@@ -413,7 +413,7 @@ pub(crate) struct Followed(Streaming<v1::WatchOperationsResponse>);
 
 impl Followed {
     /// Every event until the operation is done or degraded.
-    pub(crate) async fn to_the_end(mut self) -> Result<Vec<v1::OperationEvent>, Stop> {
+    pub(crate) async fn read_to_end(mut self) -> Result<Vec<v1::OperationEvent>, Stop> {
         let mut events: Vec<v1::OperationEvent> = Vec::new();
         loop {
             match timeout(PLENTY, self.0.next()).await {

@@ -296,10 +296,10 @@ async fn merged(stage: &Stage) -> Verdict {
     };
     stage.until(&operation, "the last report", told).await?;
     staged.hook.release();
-    let events = followed.to_the_end().await?;
+    let events = followed.read_to_end().await?;
     let progress = events.iter().filter(|event| event.r#type() == Type::Progress);
-    let messages = progress.filter_map(|event| Some(event.instance.as_ref()?.status.as_ref()?.message.as_str()));
-    expect(messages.clone().any(|message| message == last), last, messages.last().unwrap_or("no progress"))
+    let mut messages = progress.filter_map(|event| Some(event.instance.as_ref()?.status.as_ref()?.message.as_str()));
+    expect(messages.clone().any(|message| message == last), last, messages.next_back().unwrap_or("no progress"))
 }
 
 async fn garbage(stage: &Stage) -> Verdict {

@@ -33,6 +33,10 @@ clients *ARGS:
 conformance *ARGS:
     cargo run -p quiesce-conformance --bin hook-conformance -- {{ ARGS }}
 
+# Whether a scheduler keeps its promises: `just scheduler-conformance --endpoint http://127.0.0.1:7600`.
+scheduler-conformance *ARGS:
+    cargo run -p quiesce-conformance --bin scheduler-conformance -- {{ ARGS }}
+
 # The API documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -D rustdoc::private_intra_doc_links" cargo doc --no-deps

@@ -27,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("quiesce-agent", &["quiesce-mutation", "quiesce-protocol", "quiesce-runtime"]),
     ("quiesce-demo", &["quiesce-protocol", "quiesce-runtime"]),
-    // Judges hooks by the contract alone: it must not know what any of them looks like inside.
+    // Judges hooks and schedulers by the contract alone: it must not know what any of them looks like inside.
     ("quiesce-conformance", &["quiesce-protocol", "quiesce-runtime"]),
     // The binary links scheduler and agent only to start them; everything else goes over the public API.
     ("quiesce-cli", &["quiesce-agent", "quiesce-demo", "quiesce-protocol", "quiesce-runtime", "quiesce-scheduler"]),

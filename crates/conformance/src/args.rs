@@ -9,8 +9,8 @@ use clap::Parser;
 use quiesce_runtime::machine::Machine;
 use quiesce_runtime::telemetry::chain;
 use quiesce_runtime::tls::{Connector, ConnectorFiles, ConnectorSettings};
-use regex::Regex;
 
+use crate::choice::Choice;
 use crate::config::{Config, ConfigError, Tls};
 use crate::hook;
 use crate::reach::Endpoint;
@@ -40,41 +40,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "conformance.toml")]
     pub config: PathBuf,
 
-    /// Only groups whose name matches
-    #[arg(long, value_name = "REGEX")]
-    pub suite: Option<Regex>,
-
-    /// Only checks whose id matches
-    #[arg(long, value_name = "REGEX")]
-    pub case: Option<Regex>,
-
-    /// A check of level S that fails is a failure, too
-    #[arg(long)]
-    pub strict: bool,
-
     /// Ask for the final report after ten minutes instead of one (R11)
     #[arg(long)]
     pub slow: bool,
-
-    /// Ids that are known to fail, one a line, each followed by the reason
-    #[arg(long, value_name = "FILE")]
-    pub expected_failures: Option<PathBuf>,
-
-    /// Write the results here, as JUnit
-    #[arg(long, value_name = "FILE")]
-    pub junit: Option<PathBuf>,
-
-    /// Write the results here, as JSON; `-` is the standard output, and takes the place of the lines for people
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
-    pub json: Option<PathBuf>,
 
     /// Look for the completion token in this log of the hook, too (S20)
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
 
-    /// Show all checks, and run none; with --json as JSON
-    #[arg(long)]
-    pub list: bool,
+    /// Which checks, and where the results go.
+    #[command(flatten)]
+    pub choice: Choice,
 }
 
 /// What is to be done.
@@ -148,24 +124,7 @@ impl Args {
                 None
             }
         };
-        let mut selection =
-            Selection { suite: self.suite.clone(), case: self.case.clone(), expected_failures: Default::default() };
-        if let Some(path) = &self.expected_failures {
-            match std::fs::read_to_string(path) {
-                Ok(text) => match Selection::parse_expected(&text, &hook::ids()) {
-                    Ok(expected) => selection.expected_failures = expected,
-                    Err(found) => {
-                        problems.extend(found.into_iter().map(|problem| format!("{}, {problem}", path.display())));
-                    }
-                },
-                Err(error) => problems.push(format!("--expected-failures {}: {error}", path.display())),
-            }
-        }
-        let taken =
-            hook::GROUPS.iter().any(|group| group.checks.iter().any(|check| selection.takes(group.name, check)));
-        if !taken {
-            problems.push("--suite and --case leave no check to run; --list shows all there are".to_owned());
-        }
+        let selection = self.choice.selection(hook::GROUPS, &mut problems);
         match (config, place) {
             (Some(config), Some(place)) if problems.is_empty() => Ok(Plan { config, place, selection }),
             _ => Err(problems),

@@ -95,12 +95,35 @@ impl From<FixtureError> for Stop {
 /// How a check came out.
 pub type Verdict = Result<(), Stop>;
 
-/// What a check does.
-pub type Run = for<'a> fn(&'a Stage) -> BoxFuture<'a, Verdict>;
+/// What a check does, on a stage of its suite.
+pub type Run<S> = for<'a> fn(&'a S) -> BoxFuture<'a, Verdict>;
 
-/// One check.
-#[derive(Clone, Copy)]
-pub struct Check {
+/// What is told of a check.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// Never changes, and never means another check of its suite.
+    pub id: &'static str,
+    /// Whom it is for.
+    pub level: Level,
+    /// What is done, and when it passes; one line.
+    pub title: &'static str,
+    /// The rule it looks at, in the words of the contract.
+    pub rule: &'static str,
+    /// What to do when it fails.
+    pub advice: &'static str,
+}
+
+/// Checks that belong together.
+#[derive(Debug)]
+pub struct Group<S: 'static = Stage, N: 'static = Need> {
+    /// One word or two.
+    pub name: &'static str,
+    /// In the order in which they are run.
+    pub checks: &'static [Check<S, N>],
+}
+
+/// One check, of hooks unless said otherwise.
+pub struct Check<S: 'static = Stage, N: 'static = Need> {
     /// Never changes, and never means another check.
     pub id: &'static str,
     /// Whom it is for.
@@ -112,12 +135,21 @@ pub struct Check {
     /// What to do when it fails.
     pub advice: &'static str,
     /// What has to be there.
-    pub needs: &'static [Need],
+    pub needs: &'static [N],
     /// The check itself.
-    pub run: Run,
+    pub run: Run<S>,
 }
 
-impl fmt::Debug for Check {
+impl<S, N> Check<S, N> {
+    /// What is told of it.
+    #[must_use]
+    pub fn about(&self) -> About {
+        let Self { id, level, title, rule, advice, .. } = *self;
+        About { id, level, title, rule, advice }
+    }
+}
+
+impl<S, N> fmt::Debug for Check<S, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Check").field("id", &self.id).field("level", &self.level).finish_non_exhaustive()
     }

@@ -3,6 +3,7 @@
 //! Owns the commands of the configuration. It never asks the hook anything.
 
 use std::fmt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -138,24 +139,7 @@ impl Commands {
 
     /// Exit status and standard output.
     async fn run(&self, setting: &'static str, line: &str) -> Result<(i32, String), FixtureError> {
-        let failed = |problem| FixtureError { setting, problem };
-        let limit = self.config.app.timeout;
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(line).current_dir(&self.config.directory);
-        // Output goes to files of its own making: a daemon it leaves behind would hold a pipe open.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
-        let child = command.spawn().map_err(|error| failed(format!("cannot run {line:?}: {error}")))?;
-        let output = timeout(limit, child.wait_with_output())
-            .await
-            .map_err(|_elapsed| {
-                let limit = duration::format(limit);
-                failed(format!(
-                    "{line:?} did not end within {limit}, or left a process behind that holds its standard output"
-                ))
-            })?
-            .map_err(|error| failed(format!("cannot wait for {line:?}: {error}")))?;
-        let code = output.status.code().ok_or_else(|| failed(format!("{line:?} was ended by a signal")))?;
-        Ok((code, String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+        shell(setting, line, &self.config.directory, self.config.app.timeout).await
     }
 
     async fn done(&self, setting: &'static str, line: &str) -> Result<String, FixtureError> {
@@ -172,6 +156,32 @@ impl Commands {
             .parse()
             .map_err(|_| FixtureError { setting, problem: format!("{line:?} printed {output:?} instead of a number") })
     }
+}
+
+/// Exit status and standard output of a line for `/bin/sh`.
+pub(crate) async fn shell(
+    setting: &'static str,
+    line: &str,
+    directory: &Path,
+    limit: Duration,
+) -> Result<(i32, String), FixtureError> {
+    let failed = |problem| FixtureError { setting, problem };
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(line).current_dir(directory);
+    // Output goes to files of its own making: a daemon it leaves behind would hold a pipe open.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let child = command.spawn().map_err(|error| failed(format!("cannot run {line:?}: {error}")))?;
+    let output = timeout(limit, child.wait_with_output())
+        .await
+        .map_err(|_elapsed| {
+            let limit = duration::format(limit);
+            failed(format!(
+                "{line:?} did not end within {limit}, or left a process behind that holds its standard output"
+            ))
+        })?
+        .map_err(|error| failed(format!("cannot wait for {line:?}: {error}")))?;
+    let code = output.status.code().ok_or_else(|| failed(format!("{line:?} was ended by a signal")))?;
+    Ok((code, String::from_utf8_lossy(&output.stdout).trim().to_owned()))
 }
 
 impl Fixture for Commands {

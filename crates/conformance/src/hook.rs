@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use quiesce_protocol::v1::Capability;
 use tokio::time::{Instant, timeout};
 
-use crate::check::{Check, Need, Stop};
+use crate::check::{Check, Group, Need, Stop};
 use crate::fixture::Mode;
 use crate::run::{CHECK_LIMIT, CheckResult, Outcome, Report, Selection};
 use crate::subject::Subject;
@@ -24,15 +24,6 @@ pub(crate) mod reports;
 pub mod stage;
 mod stopping;
 
-/// Checks that belong together.
-#[derive(Debug, Clone, Copy)]
-pub struct Group {
-    /// One word or two.
-    pub name: &'static str,
-    /// In the order in which they are run.
-    pub checks: &'static [Check],
-}
-
 /// All there are.
 pub const GROUPS: &[Group] = &[
     Group { name: "reachability", checks: reachability::CHECKS },
@@ -46,12 +37,6 @@ pub const GROUPS: &[Group] = &[
     Group { name: "epochs", checks: epochs::CHECKS },
     Group { name: "dial-in", checks: dial_in::CHECKS },
 ];
-
-/// The ids of all checks.
-#[must_use]
-pub fn ids() -> Vec<&'static str> {
-    GROUPS.iter().flat_map(|group| group.checks).map(|check| check.id).collect()
-}
 
 /// Nothing could be checked: the fixture does not work, or the hook does not answer at all.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -82,7 +67,7 @@ pub async fn run(
     let mut report = Report::default();
     let taken = || {
         let of = |group: &'static Group| group.checks.iter().map(move |check| (group.name, check));
-        GROUPS.iter().flat_map(of).filter(|(group, check)| selection.takes(group, check))
+        GROUPS.iter().flat_map(of).filter(|(group, check)| selection.takes(group, check.id))
     };
     if taken().next().is_none() {
         return Ok(report);
@@ -96,7 +81,7 @@ pub async fn run(
         };
         let result = CheckResult {
             group,
-            check: *check,
+            check: check.about(),
             outcome: Outcome::from(verdict),
             duration: began.elapsed(),
             expected_failure: selection.expected_failures.get(check.id).cloned(),

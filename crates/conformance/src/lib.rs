@@ -1,9 +1,9 @@
-//! Does a hook keep the rules of `quiesce.v1.ShutdownHook`? Every check of it, for the command `hook-conformance` and for
-//! tests of hooks that are written in Rust.
+//! Does a hook keep the rules of `quiesce.v1.ShutdownHook`, and a scheduler its promises? Every check of them, for the
+//! commands `hook-conformance` and `scheduler-conformance`, and for tests of hooks and schedulers that are written in Rust.
 //!
 //! Owns the checks and how they are run and told. It knows a hook by the contract alone: what is true of the application
 //! is asked of the operating system ([`fixture::Fixture`]), never of the hook. It starts no hook and no application
-//! itself.
+//! itself. A scheduler it knows by the public services alone ([`scheduler`]); the hooks are then its own.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -20,13 +20,16 @@
 
 pub mod args;
 pub mod check;
+pub mod choice;
 pub mod config;
 pub mod fixture;
 pub mod gateway;
 pub mod hook;
 pub mod output;
+mod raw;
 pub mod reach;
 pub mod rules;
 pub mod run;
+pub mod scheduler;
 pub mod subject;
 mod tap;

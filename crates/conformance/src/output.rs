@@ -1,12 +1,11 @@
 //! What is told of checks and of what came of them: to people, as JSON, as JUnit.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use quiesce_runtime::duration;
 use serde_json::{Value, json};
 
-use crate::check::Check;
-use crate::hook::GROUPS;
+use crate::check::{About, Check, Group};
 use crate::run::{CheckResult, Outcome, Report, Standing};
 
 /// Writing to a string does not fail.
@@ -27,7 +26,7 @@ fn word(standing: Standing) -> &'static str {
 #[must_use]
 pub fn line(result: &CheckResult, strict: bool) -> String {
     let standing = result.standing(strict);
-    let Check { id, level, title, rule, advice, .. } = result.check;
+    let About { id, level, title, rule, advice } = result.check;
     let mut text = format!("{:<10} {id} {} {title}", word(standing), level.letter());
     if result.duration.as_secs() >= 2 {
         write!(text, " ({} s)", result.duration.as_secs()).expect(INFALLIBLE);
@@ -78,9 +77,9 @@ pub fn summary(report: &Report, strict: bool) -> String {
 
 /// All checks as Markdown, a table for each group.
 #[must_use]
-pub fn list() -> String {
+pub fn list<S, N: Display>(groups: &[Group<S, N>]) -> String {
     let mut text = String::new();
-    for group in GROUPS {
+    for group in groups {
         writeln!(text, "### {}\n", group.name).expect(INFALLIBLE);
         writeln!(text, "| id | level | check | needs |\n|---|---|---|---|").expect(INFALLIBLE);
         for check in group.checks {
@@ -97,8 +96,8 @@ pub fn list() -> String {
 
 /// All checks as JSON.
 #[must_use]
-pub fn list_json() -> Value {
-    let describe = |group: &str, check: &Check| {
+pub fn list_json<S, N: Display>(groups: &[Group<S, N>]) -> Value {
+    let describe = |group: &str, check: &Check<S, N>| {
         json!({
             "id": check.id,
             "group": group,
@@ -109,7 +108,7 @@ pub fn list_json() -> Value {
             "needs": check.needs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     };
-    GROUPS.iter().flat_map(|group| group.checks.iter().map(|check| describe(group.name, check))).collect()
+    groups.iter().flat_map(|group| group.checks.iter().map(|check| describe(group.name, check))).collect()
 }
 
 /// Results as JSON.
@@ -140,13 +139,12 @@ pub fn json(report: &Report, strict: bool) -> Value {
 /// Results as JUnit: a suite for each group. Warnings and expected failures are skipped tests there, since JUnit has no
 /// words for them.
 #[must_use]
-pub fn junit(report: &Report, strict: bool) -> String {
-    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"hook-conformance\">\n");
-    for group in GROUPS {
-        let results: Vec<_> = report.results.iter().filter(|result| result.group == group.name).collect();
-        if results.is_empty() {
-            continue;
-        }
+pub fn junit(tool: &str, report: &Report, strict: bool) -> String {
+    let mut text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"{tool}\">\n");
+    let mut groups: Vec<_> = report.results.iter().map(|result| result.group).collect();
+    groups.dedup();
+    for group in groups {
+        let results: Vec<_> = report.results.iter().filter(|result| result.group == group).collect();
         let bad =
             |result: &&&CheckResult| matches!(result.standing(strict), Standing::Failed | Standing::UnexpectedPass);
         let skipped = |result: &&&CheckResult| {
@@ -158,7 +156,7 @@ pub fn junit(report: &Report, strict: bool) -> String {
         writeln!(
             text,
             "  <testsuite name=\"{}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"0\" skipped=\"{skips}\">",
-            group.name
+            group
         )
         .expect(INFALLIBLE);
         for result in results {
@@ -230,9 +228,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::hook::GROUPS;
 
     fn report(outcome: Outcome) -> Report {
-        let check = GROUPS[0].checks[0];
+        let check = GROUPS[0].checks[0].about();
         let duration = Duration::from_secs(3);
         Report {
             results: vec![CheckResult { group: GROUPS[0].name, check, outcome, duration, expected_failure: None }],
@@ -246,7 +245,7 @@ mod tests {
         for part in ["FAILED", "I01", "expected: this", "seen:     that", "rule:", "do:", "0 passed, 1 failed"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let junit = junit(&report, false);
+        let junit = junit("hook-conformance", &report, false);
         assert!(junit.contains("failures=\"1\"") && junit.contains("that &lt;&amp;&gt;"), "{junit}");
         assert_eq!(json(&report, false)["checks"][0]["expected"], "this");
     }
@@ -255,7 +254,7 @@ mod tests {
     fn a_skipped_check_says_why() {
         let report = report(Outcome::Skipped { reason: "no such mode".to_owned() });
         assert!(report.to_string().contains("no such mode"));
-        assert!(junit(&report, false).contains("skipped=\"1\""));
+        assert!(junit("hook-conformance", &report, false).contains("skipped=\"1\""));
         assert!(report.is_passed(true));
     }
 }

@@ -125,6 +125,17 @@ impl Endpoint {
 
     /// A connection.
     pub(crate) async fn connect(&self) -> Result<Line, ReachError> {
+        let socket = self.open(PROTOCOL).await?;
+        Line::over(socket).await.map_err(|source| ReachError::Http { address: self.address.clone(), source })
+    }
+
+    /// The same way to another address.
+    pub(crate) fn at(&self, address: &str) -> Self {
+        Self { address: address.to_owned(), ..self.clone() }
+    }
+
+    /// A connection on which nothing was said; with TLS for `protocol`.
+    pub(crate) async fn open(&self, protocol: &[u8]) -> Result<Box<dyn Socket>, ReachError> {
         let failed = |source| ReachError::Connect { address: self.address.clone(), source };
         let connecting = async {
             match self.address.strip_prefix("unix:") {
@@ -136,15 +147,14 @@ impl Endpoint {
             .await
             .map_err(|_elapsed| failed(io::ErrorKind::TimedOut.into()))?
             .map_err(failed)?;
-        let socket = match &self.tls {
+        match &self.tls {
             Some(tls) => {
                 let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _port)| host);
-                let secured = Box::pin(tls.connect(socket, host, PROTOCOL)).await;
-                secured.map_err(|source| ReachError::Secure { address: self.address.clone(), source })?
+                let secured = Box::pin(tls.connect(socket, host, protocol)).await;
+                secured.map_err(|source| ReachError::Secure { address: self.address.clone(), source })
             }
-            None => socket,
-        };
-        Line::over(socket).await.map_err(|source| ReachError::Http { address: self.address.clone(), source })
+            None => Ok(socket),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde::Serialize;
 
-use crate::check::{Check, Level, Stop};
+use crate::check::{About, Level, Stop};
 
 /// Longest time one check may take beside what it was told to wait: what hangs is a failure, and the next ones get their
 /// turn.
@@ -27,9 +27,9 @@ pub struct Selection {
 impl Selection {
     /// Whether this check is to be run.
     #[must_use]
-    pub fn takes(&self, group: &str, check: &Check) -> bool {
+    pub fn takes(&self, group: &str, id: &str) -> bool {
         self.suite.as_ref().is_none_or(|suite| suite.is_match(group))
-            && self.case.as_ref().is_none_or(|case| case.is_match(check.id))
+            && self.case.as_ref().is_none_or(|case| case.is_match(id))
     }
 
     /// Reads a file of expected failures: an id at the beginning of each line, then the reason; `#` begins a comment.
@@ -59,7 +59,7 @@ impl Selection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
-    /// The hook keeps the rule.
+    /// The rule is kept.
     Passed,
     /// It does not.
     Failed {
@@ -97,7 +97,7 @@ pub struct CheckResult {
     /// Name of its group.
     pub group: &'static str,
     /// Which.
-    pub check: Check,
+    pub check: About,
     /// How it came out.
     pub outcome: Outcome,
     /// How long it took.
@@ -111,7 +111,7 @@ pub struct CheckResult {
 pub enum Standing {
     /// As it should be.
     Passed,
-    /// Counts against the hook.
+    /// Counts against what is judged.
     Failed,
     /// Counts only when one is strict.
     Warning,
@@ -147,7 +147,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing counts against the hook, and no list of expected failures is out of date.
+    /// Whether nothing counts against what was judged, and no list of expected failures is out of date.
     #[must_use]
     pub fn is_passed(&self, strict: bool) -> bool {
         let bad = |result: &CheckResult| matches!(result.standing(strict), Standing::Failed | Standing::UnexpectedPass);

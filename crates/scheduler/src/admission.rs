@@ -108,7 +108,13 @@ impl Admission {
             if let Some(Use::Taken(RequestResult::Operation(id))) = &free {
                 return self.operation(id).await;
             }
-            let draft = self.draft(ask, asker).await?;
+            let draft = match self.draft(ask, asker).await {
+                Ok(draft) => draft,
+                Err(problem) => {
+                    self.registry.unless_repeated(request_id.as_ref(), problem).await?;
+                    continue;
+                }
+            };
             let id = draft.operation.id().clone();
             let batch = self.batch(&draft).await?;
             let batch = self.registry.remember(batch, request_id.as_ref(), free, RequestResult::Operation(id.clone()));

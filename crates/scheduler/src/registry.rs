@@ -151,6 +151,19 @@ impl Registry {
         Ok(put(batch.expect(key.clone(), Expect::Absent), key, &record))
     }
 
+    /// The problem, unless the same request has been accepted since its id was looked up: then that may be the very
+    /// reason, and it is found by looking again.
+    pub(crate) async fn unless_repeated(
+        &self,
+        request_id: Option<&RequestId>,
+        problem: Problem,
+    ) -> Result<(), Problem> {
+        match self.look_up(request_id).await? {
+            Some(Use::Taken(_)) => Ok(()),
+            Some(Use::Free(_)) | None => Err(problem),
+        }
+    }
+
     /// Whether a request with an id was accepted before. `Free` without id expects nothing.
     pub(crate) async fn look_up(&self, id: Option<&RequestId>) -> Result<Option<Use>, Problem> {
         match id {

@@ -5,8 +5,6 @@
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
-use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -24,9 +22,8 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if args.list {
-        let as_json = args.json.is_some();
-        print!("{}", if as_json { format!("{:#}\n", output::list_json()) } else { output::list() });
+    if args.choice.list {
+        print!("{}", args.choice.listing(hook::GROUPS));
         return ExitCode::SUCCESS;
     }
     let plan = match args.plan() {
@@ -57,7 +54,6 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args, plan: Plan) -> Result<bool, String> {
     let Plan { config, place, selection } = plan;
-    let quiet = args.json.as_deref() == Some(Path::new("-"));
     let tasks = Tasks::new();
     let settings = config.subject_settings();
     let fixture = Arc::new(Commands::new(&config));
@@ -66,34 +62,15 @@ async fn run(args: &Args, plan: Plan) -> Result<bool, String> {
         Place::Registering(address) => {
             let gateway = Gateway::bind(Machine::local(), &address, &tasks).await;
             let gateway = gateway.map_err(|error| format!("--accept {address}: cannot listen there: {error}"))?;
-            if !quiet {
+            if !args.choice.is_quiet() {
                 println!("waiting for the hook to register at {}", gateway.address());
             }
             Subject::registering(fixture, gateway, settings)
         }
     };
-    let told = |result: &quiesce_conformance::run::CheckResult| {
-        if !quiet {
-            print!("{}", output::line(result, args.strict));
-            // A line is of use when it comes; a closed pipe is noticed by the next one.
-            let _closed = std::io::stdout().flush();
-        }
-    };
+    let told = |result: &quiesce_conformance::run::CheckResult| args.choice.tell(result);
     let report = hook::run(&subject, &selection, told).await.map_err(|error| error.to_string())?;
-    if let Some(path) = &args.junit {
-        write(path, &output::junit(&report, args.strict))?;
-    }
-    if let Some(path) = args.json.as_deref().filter(|_| !quiet) {
-        write(path, &format!("{:#}\n", output::json(&report, args.strict)))?;
-    }
-    if quiet {
-        println!("{:#}", output::json(&report, args.strict));
-    } else {
-        print!("\n{}{}", output::shortened(config.waits).unwrap_or_default(), output::summary(&report, args.strict));
-    }
-    Ok(report.is_passed(args.strict))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    let remark = output::shortened(config.waits).unwrap_or_default();
+    args.choice.conclude("hook-conformance", &remark, &report)?;
+    Ok(report.is_passed(args.choice.strict))
 }

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut};
 use futures::future::join_all;
 use prost::Message as _;
 use quiesce_protocol::v1::hook_info::AppState;
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{self, Capability};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -22,6 +20,7 @@ use super::reports::show;
 use super::stage::{PLENTY, POLL, Running, Stage};
 use crate::check::{Check, Level, Need, Stop, Verdict, code_name, expect, tell};
 use crate::fixture::Mode;
+use crate::raw::{RawRequest, UNKNOWN_FIELD};
 use crate::reach::{Credential, Hook};
 use crate::rules;
 
@@ -29,8 +28,6 @@ use crate::rules;
 const INFO_LIMIT: Duration = Duration::from_secs(2);
 /// How long a hook may need to notice that its application is gone.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
-/// A field nobody has.
-const UNKNOWN_FIELD: u32 = 15_000;
 /// A kind of operation nobody has.
 const UNKNOWN_KIND: i32 = 4_711;
 
@@ -343,7 +340,7 @@ async fn takes_unknown_fields(stage: &Stage) -> Verdict {
     let expected = "a shutdown as without the unknown field";
     let failed = |status: Status| Stop::failed(expected, tell(&status));
     client.ready().await.map_err(|error| Stop::failed(expected, error.to_string()))?;
-    let call = client.server_streaming(Request::new(request), path, RawRequest).await;
+    let call = client.server_streaming(Request::new(request), path, RawRequest::<v1::ShutdownResponse>::new()).await;
     let mut reports = call.map_err(failed)?.into_inner();
     loop {
         let next = timeout(PLENTY, reports.message()).await;
@@ -362,42 +359,4 @@ async fn takes_unknown_kind(stage: &Stage) -> Verdict {
     let last = running.stop(request).await?;
     let outcome = last.result.clone().unwrap_or_default().outcome();
     expect(outcome == Outcome::Stopped, "OUTCOME_STOPPED", show(&last))
-}
-
-/// Sends bytes as they are.
-struct RawRequest;
-
-impl Codec for RawRequest {
-    type Encode = Vec<u8>;
-    type Decode = v1::ShutdownResponse;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for RawRequest {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawRequest {
-    type Item = v1::ShutdownResponse;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<v1::ShutdownResponse>, Status> {
-        let bytes = buffer.copy_to_bytes(buffer.remaining());
-        v1::ShutdownResponse::decode(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
-    }
 }

@@ -75,7 +75,9 @@ impl Registry {
             }
             let key = application_key(&draft.name);
             if load::<ApplicationRecord>(&*self.store, key).await?.is_some() {
-                return Err(Problem::ApplicationExists(convert::application_name(&draft.name)));
+                let exists = Problem::ApplicationExists(convert::application_name(&draft.name));
+                self.unless_repeated(request_id, exists).await?;
+                continue;
             }
             let (batch, record) = self.creation(Batch::new(), draft).await?;
             if dry_run {
@@ -145,7 +147,9 @@ impl Registry {
             let (batch, record, revision) = match load::<ApplicationRecord>(&*self.store, key.clone()).await? {
                 Some(stored) => {
                     if !update.etag.is_empty() && update.etag != etag(stored.revision) {
-                        return Err(Problem::EtagMismatch(convert::application_name(name)));
+                        let mismatch = Problem::EtagMismatch(convert::application_name(name));
+                        self.unless_repeated(request_id, mismatch).await?;
+                        continue;
                     }
                     let record = self.changed(&stored.record, update)?;
                     if record == stored.record {

@@ -99,7 +99,8 @@ impl Registry {
                 return self.cluster(&draft.name).await;
             }
             if load::<ClusterRecord>(&*self.store, cluster_key(&draft.name)).await?.is_some() {
-                return Err(Problem::ClusterExists(cluster_name(&draft.name)));
+                self.unless_repeated(request_id, Problem::ClusterExists(cluster_name(&draft.name))).await?;
+                continue;
             }
             let record = self.new_cluster(draft);
             if dry_run {
@@ -138,7 +139,9 @@ impl Registry {
             let (expect, record, revision) = match load::<ClusterRecord>(&*self.store, key.clone()).await? {
                 Some(stored) => {
                     if !update.etag.is_empty() && update.etag != etag(stored.revision) {
-                        return Err(Problem::EtagMismatch(cluster_name(&draft.name)));
+                        let mismatch = Problem::EtagMismatch(cluster_name(&draft.name));
+                        self.unless_repeated(request_id, mismatch).await?;
+                        continue;
                     }
                     let mut record = stored.record.clone();
                     if mask.covers("display_name") {

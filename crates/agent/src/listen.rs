@@ -96,7 +96,7 @@ impl Door {
                 Some(tls) => secure(&tls, socket, peer).await?,
                 None => socket,
             };
-            Some(Connection { socket, unsaid: PREFACE_BYTES, patience: Box::pin(sleep(PREFACE_LIMIT)), _place: place })
+            Some(Connection { socket, patience: Patience::new(PREFACE_LIMIT), _place: place })
         }));
     }
 }
@@ -120,12 +120,40 @@ async fn secure(tls: &Acceptor, socket: Box<dyn Socket>, peer: SocketAddr) -> Op
     }
 }
 
+/// Patience with whoever has not said yet what HTTP/2 begins with. Until then there are no pings that would find out that
+/// nobody is there.
+pub(crate) struct Patience {
+    /// Bytes that are missing.
+    unsaid: usize,
+    end: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { unsaid: PREFACE_BYTES, end: Box::pin(sleep(limit)) }
+    }
+
+    /// What came of a read that brought so many bytes; an error when it has taken too long.
+    pub(crate) fn with(
+        &mut self,
+        read: Poll<io::Result<()>>,
+        said: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unsaid > 0 {
+            self.unsaid = self.unsaid.saturating_sub(said);
+            if read.is_pending() && self.end.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it says nothing")));
+            }
+        }
+        read
+    }
+}
+
 /// An accepted connection; it has its place as long as it lives.
 pub(crate) struct Connection {
     socket: Box<dyn Socket>,
-    /// Bytes that are missing of what HTTP/2 begins with.
-    unsaid: usize,
-    patience: Pin<Box<Sleep>>,
+    patience: Patience,
     _place: OwnedSemaphorePermit,
 }
 
@@ -139,13 +167,8 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if self.unsaid > 0 {
-            self.unsaid = self.unsaid.saturating_sub(buf.filled().len() - before);
-            if read.is_pending() && self.patience.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it says nothing")));
-            }
-        }
-        read
+        let said = buf.filled().len() - before;
+        self.patience.with(read, said, cx)
     }
 }
 
@@ -265,6 +288,6 @@ mod tests {
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         let mut said = [0; PREFACE_BYTES];
         connection.read_exact(&mut said).await.unwrap();
-        assert_eq!(connection.unsaid, 0, "from then on it may be silent");
+        assert_eq!(connection.patience.unsaid, 0, "from then on it may be silent");
     }
 }

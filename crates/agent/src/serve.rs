@@ -25,11 +25,16 @@ use tower::Layer as _;
 use tower::util::{BoxCloneSyncService, MapResponse, MapResponseLayer};
 
 use crate::hook::{Hook, HookRefusal};
+use crate::listen::Patience;
 use crate::token::Digest;
 
 /// The agent sends an HTTP/2 PING this often (rule A3): below the 60 s after which load balancers and NAT forget a
 /// silent connection.
 const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// How long a scheduler that let this agent attach may take to begin with HTTP/2, which it does at once. When it or the
+/// network is gone just then, nobody here would ever notice, since pings come behind that. As long as for a PING.
+const GREETING_LIMIT: Duration = Duration::from_secs(20);
 
 /// Without an answer to a PING for this long the connection is dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -145,7 +150,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (alive, gone) = oneshot::channel::<()>();
-    let connection = Noticed { inner: connection, _alive: Arc::new(alive) };
+    let connection = Noticed { inner: connection, patience: Patience::new(GREETING_LIMIT), _alive: Arc::new(alive) };
     // The server takes the end of `incoming` for the end of its work, so that comes when the connection is dropped.
     let end = stream::once(async move {
         // Nothing is ever sent: this returns when the other half is dropped together with the connection.
@@ -215,9 +220,10 @@ fn complete(response: http::Response<Body>) -> http::Response<Body> {
     Status::from(refusal).into_http()
 }
 
-/// A connection whose end can be noticed.
+/// A connection whose end can be noticed, and that is given up when nothing is ever said on it.
 struct Noticed<C> {
     inner: C,
+    patience: Patience,
     _alive: Arc<oneshot::Sender<()>>,
 }
 
@@ -229,7 +235,10 @@ impl<C> Connected for Noticed<C> {
 
 impl<C: AsyncRead + Unpin> AsyncRead for Noticed<C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let said = buf.filled().len() - before;
+        self.patience.with(read, said, cx)
     }
 }
 

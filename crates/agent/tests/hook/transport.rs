@@ -147,3 +147,14 @@ async fn a_cut_connection_is_no_end() {
     // The server has not kept anything of the connection that was cut.
     tokio::time::timeout(Duration::from_secs(20), world.crash()).await.unwrap();
 }
+
+// A5
+#[tokio::test(start_paused = true)]
+async fn a_scheduler_that_is_gone_before_its_first_word_is_given_up() {
+    let world = World::new(Scripted::running(Manner::Quick)).await;
+    let (near, _far) = tokio::io::duplex(1024);
+    let (_signal, drain) = quiesce_runtime::drain::channel();
+    let serving = quiesce_agent::serve::serve_connection(world.hook.clone(), near, drain);
+    // In virtual time; without a limit nothing would ever happen again.
+    drop(tokio::time::timeout(Duration::from_secs(30), serving).await.expect("it is given up"));
+}

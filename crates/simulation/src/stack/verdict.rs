@@ -71,18 +71,6 @@ fn expected(world: &World, memory: &Memory, application: &str, home: &str) -> Op
     };
     let lives = !states().any(deleted);
     let roles = world.plan.cast.iter().filter(|role| lives && role.application == application && role.cluster == home);
-    // Who registers as standby behind the migration that would have started it stays one.
-    let came = |operation: &&v1::Operation| {
-        operation.kind() == v1::OperationKind::Migrate
-            && operation.state() == State::Succeeded
-            && operation.target_cluster == home
-    };
-    let last = states().filter(came).max_by_key(|operation| operation.epoch);
-    let known = |role: &&crate::stack::plan::Role| {
-        let name = format!("applications/{application}/instances/{}", role.name);
-        last.is_none_or(|migration| migration.instances.iter().any(|one| one.instance == name))
-    };
-    let roles = roles.filter(known);
     let mut names: Vec<_> = roles.map(|role| (role.cluster.to_owned(), role.name.to_owned())).collect();
     names.sort();
     Some(names)

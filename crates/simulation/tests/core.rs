@@ -12,10 +12,10 @@ use quiesce_simulation::world;
 /// Seeds of a plain `cargo test`: some seconds.
 const SEEDS: u64 = 60;
 
-/// The policy allows that an end is not verified (`allow_unverified`), the agent that could not be asked held a permission to
-/// start, and uses it when it comes back: a second copy, by the word of an operator, as docs/reliability.md says under
-/// *Assumptions*. The judge excuses copies that were alive when they were passed over, and not yet those that start later.
-const AT_THEIR_WORD: [u64; 1] = [69_841];
+/// Known to break I2 and not explained yet; to be mended first of all. An operation with `allow_unverified` passed over an
+/// agent that could not be asked and held a permission to start, which uses it afterwards. The judge excuses just that, but
+/// not here: either the override was not recorded for that instance, or the excuse was withdrawn too soon.
+const UNEXPLAINED: [u64; 1] = [69_841];
 
 fn wanted() -> u64 {
     std::env::var("SIMULATION_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(SEEDS)
@@ -44,7 +44,7 @@ fn no_seed_breaks_a_law() {
     let regressions = include_str!("core_regressions.txt").lines().filter_map(|line| line.split_whitespace().next());
     let mut seeds: Vec<u64> = regressions.filter_map(|seed| seed.parse().ok()).collect();
     assert!(!seeds.is_empty(), "the seeds that found something are kept");
-    seeds.extend((0..wanted()).filter(|seed| !AT_THEIR_WORD.contains(seed)));
+    seeds.extend((0..wanted()).filter(|seed| !UNEXPLAINED.contains(seed)));
     let failing = failing(&seeds);
     assert!(
         failing.is_empty(),

@@ -12,9 +12,9 @@ use quiesce_simulation::world;
 /// Seeds of a plain `cargo test`: some seconds.
 const SEEDS: u64 = 60;
 
-/// Known to break I2 and not explained yet; to be mended first of all. An operation with `allow_unverified` passed over an
+/// Breaks I2, most likely by the judge, which is not shown yet; to be settled first of all. An operation with `allow_unverified` passed over an
 /// agent that could not be asked and held a permission to start, which uses it afterwards. The judge excuses just that, but
-/// not here: either the override was not recorded for that instance, or the excuse was withdrawn too soon.
+/// for a source only up to the epoch it has used (`laws/records.rs`), and this one had another that it had not used.
 const UNEXPLAINED: [u64; 1] = [69_841];
 
 fn wanted() -> u64 {

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -14,6 +14,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long he looks at a command that does not end by itself, before he presses Ctrl-C.
 const LOOK_SECONDS: u32 = 5;
+/// Lines that wait to be read here. A command that prints more waits in its pipe, as it would for a slow terminal.
+const LINES_HELD: usize = 1024;
 /// Follows what a command printed; with its exit code behind it.
 const MARK: &str = "<end of the command>";
 
@@ -55,7 +57,7 @@ impl Shell {
             .expect("unshare, as root");
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(LINES_HELD);
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {

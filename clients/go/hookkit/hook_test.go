@@ -66,9 +66,11 @@ func TestAnApplicationThatIgnoresTheStopIsKilledWhenTheSchedulerSaysSo(t *testin
 	bothWays(t, func(t *testing.T, listen []string) {
 		w := testbed.New(t, testbed.Open, quiesce.Options{})
 		w.Create(&quiescev1.ShutdownPolicy{
-			GracePeriod: durationpb.New(time.Second), HeartbeatTimeout: durationpb.New(time.Second),
-			Retry:           &quiescev1.RetryPolicy{MaxAttempts: proto.Int32(1)},
-			FailureStrategy: quiescev1.FailureStrategy_FAILURE_STRATEGY_GIVE_UP,
+			GracePeriod: durationpb.New(time.Second),
+			// Long enough for a busy machine: here the grace is to run out first.
+			HeartbeatTimeout: durationpb.New(10 * time.Second),
+			Retry:            &quiescev1.RetryPolicy{MaxAttempts: proto.Int32(1)},
+			FailureStrategy:  quiescev1.FailureStrategy_FAILURE_STRATEGY_GIVE_UP,
 		})
 		application := w.Application("deaf")
 		w.Hook(testbed.Open, listen)

@@ -63,7 +63,8 @@ def test_an_application_that_ignores_the_stop_is_killed_when_the_scheduler_says_
     world.create(
         client,
         grace_period=seconds(1),
-        heartbeat_timeout=seconds(1),
+        # Long enough for a busy machine: here the grace is to run out first.
+        heartbeat_timeout=seconds(10),
         retry=types_pb2.RetryPolicy(max_attempts=1),
         failure_strategy=types_pb2.FAILURE_STRATEGY_GIVE_UP,
     )

@@ -38,7 +38,7 @@ const PAST_REVISIONS: u64 = 20_000;
 const BOOKMARK_SECONDS: i64 = 5;
 
 /// What is listed, and how many pages of it at most. Those that wait for somebody come first, however old they are. What a
-/// browser shows quickly is some thousands; who looks for one among more asks `quiesce list`.
+/// browser shows quickly is some thousands; who looks for one among more asks `quiesce get operations`.
 const LISTED: [(&str, usize); 3] = [("state = DEGRADED", 10), ("done = false", 20), ("done = true", 8)];
 /// The same of instances.
 const INSTANCE_PAGES_MAX: usize = 20;
@@ -73,6 +73,12 @@ struct Ending<'s> {
     r#type: &'static str,
     #[serde(flatten)]
     refusal: Refusal<'s>,
+}
+
+/// One line of a list that is not of it: there would be more.
+#[derive(Serialize)]
+struct Cut {
+    r#type: &'static str,
 }
 
 /// Why there is nothing to show.
@@ -197,18 +203,20 @@ impl Asker {
     }
 }
 
-/// The pages that `next` gets for the token of each, until there are no more or enough.
+/// The pages that `next` gets for the token of each, until there are no more; or enough, which a line says then.
 fn pages<F, P>(pages_max: usize, next: F) -> impl Stream<Item = Result<Bytes, Status>> + Send
 where
     F: FnMut(String) -> P + Send,
     P: Future<Output = Result<(Bytes, String), Status>> + Send,
 {
-    stream::try_unfold((next, Some(String::new())), |(mut next, token)| async move {
+    stream::try_unfold((next, Some(String::new()), pages_max), |(mut next, token, left)| async move {
         let Some(token) = token else { return Ok(None) };
+        if left == 0 {
+            return Ok(Some((line(&Cut { r#type: "CUT" }), (next, None, 0))));
+        }
         let (page, following) = next(token).await?;
-        Ok(Some((page, (next, (!following.is_empty()).then_some(following)))))
+        Ok(Some((page, (next, (!following.is_empty()).then_some(following), left - 1))))
     })
-    .take(pages_max)
 }
 
 /// An answer that begins once its first part is there, so that what is refused has the status of a refusal.

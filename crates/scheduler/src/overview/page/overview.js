@@ -96,13 +96,11 @@ function take(operation, time, previous) {
   const phases = known?.phases ?? [{ state: "PENDING", from: operation.created }];
   const last = phases.at(-1);
   if (previous && time && last.state !== operation.state && (last.from ?? 0) <= time) {
-    // Of what was missed only the end is known.
-    if (last.state !== previous) phases.push({ state: previous, from: last.until ?? time });
     phases.push({ state: operation.state, from: time });
     if (phases.length > PHASES_MAX) phases.shift();
   }
   if (known && known.revision > operation.revision) return;
-  operations.set(operation.name, Object.assign(operation, { phases, heard: known?.heard ?? false }));
+  operations.set(operation.name, Object.assign(operation, { phases }));
 }
 
 // The phases of an operation from its times alone, where its events are not known any more.
@@ -120,7 +118,7 @@ async function list() {
   for await (const page of linesOf(await ask("overview/operations"))) {
     for (const line of page) {
       if (line.type === "ENDED") throw new Error(line.message);
-      if (!line.name) cut = true;
+      if (line.type === "CUT") cut = true;
       else take(line);
     }
     draw();
@@ -276,7 +274,7 @@ function render() {
   status.classList.toggle("lost", trouble !== null);
   if (!$("main").hidden) {
     const counts = `${groups.waiting.length} wait for somebody, ${groups.open.length} in progress, ${groups.done.length} done`;
-    status.textContent = trouble ?? `${counts}${wanted.length ? " (filtered)" : ""}${cut ? "; older ones: quiesce list" : ""}`;
+    status.textContent = trouble ?? `${counts}${wanted.length ? " (filtered)" : ""}${cut ? "; older ones: quiesce get operations" : ""}`;
   }
   document.title = `${groups.waiting.length ? `(${groups.waiting.length}!) ` : ""}Quiesce`;
 }
@@ -358,19 +356,14 @@ function bar(one, from, until) {
   return place;
 }
 
-// Why it waits, and the command that helps. What the scheduler advises comes first; it knows more.
+// Why it waits, and what the scheduler advises, its commands ready to be copied.
 function helpFor(one) {
   if (one.state !== "DEGRADED" && !one.awaits) return null;
-  const id = short(one.name);
-  const commands = one.awaits
-    ? [["go on", `quiesce confirm ${id} --reason TEXT`], ["take it back", `quiesce cancel ${id} --reason TEXT`]]
-    : [["look closer", `quiesce describe ${id}`], ["try once more", `quiesce retry ${id} --reason TEXT`]];
   const help = make("div", { className: "help" });
   if (one.failure) help.append(make("p", { className: "why" }, `${one.failure.reason}: ${one.failure.message}`));
-  if (one.advice) help.append(make("p", {}, one.advice));
-  const line = make("p");
-  for (const [what, command] of commands) line.append(`${what}: `, make("code", {}, command), "  ");
-  help.append(line);
+  const advice = (one.advice ?? "").split(/(quiesce [a-z]+ op-\w+(?: --[a-z-]+)*)/);
+  help.append(make("p", {}, ...advice.map((part, index) => (index % 2 ? make("code", {}, part) : part))));
+  help.append(make("p", {}, "To look closer: ", make("code", {}, `quiesce describe ${short(one.name)}`)));
   return help;
 }
 

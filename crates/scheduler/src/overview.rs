@@ -220,7 +220,9 @@ where
 }
 
 /// An answer that begins once its first part is there, so that what is refused has the status of a refusal.
-async fn stream_of(parts: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Result<Response<Body>, Status> {
+async fn stream_of(
+    parts: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
+) -> Result<Response<Body>, Status> {
     let mut parts = Box::pin(parts);
     let first = parts.next().await.unwrap_or_else(|| Ok(Bytes::new()))?;
     Ok(respond(StatusCode::OK, LINES, body(stream::iter([Ok(first)]).chain(parts))))

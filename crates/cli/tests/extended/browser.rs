@@ -138,7 +138,8 @@ impl Browser {
                     return message;
                 }
                 let is_error = message["params"]["entry"]["level"] == "error";
-                if message["method"] == "Runtime.exceptionThrown" || (message["method"] == "Log.entryAdded" && is_error) {
+                if message["method"] == "Runtime.exceptionThrown" || (message["method"] == "Log.entryAdded" && is_error)
+                {
                     self.complaints.push(message["params"].to_string());
                 }
             }

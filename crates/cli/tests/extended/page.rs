@@ -95,7 +95,7 @@ async fn it_asks_who_you_are_and_forgets_it_with_the_tab() {
     let url = format!("http://127.0.0.1:{}/", stack.admin_port());
     let mut browser = Browser::open(stack.directory()).await;
     browser.visit(&url).await;
-    browser.sees("the form", "!document.querySelector('#credential').hidden").await;
+    browser.sees("the form", "document.querySelector('#credential:not([hidden])') !== null").await;
     let token = std::fs::read_to_string(stack.data_dir().join("admin.token")).unwrap();
     for (token, selector, says) in [("qt1.wrong", "#refused", "wrong"), (token.trim(), "#status", "0 in progress")] {
         let token = serde_json::json!(token);

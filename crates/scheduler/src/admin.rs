@@ -1,13 +1,14 @@
-//! The admin address: `/metrics`, `/healthz`, `/readyz` over plain HTTP/1. For operators and their tools, not for
-//! callers; it changes nothing.
+//! The admin address: `/metrics`, `/healthz`, `/readyz` over HTTP/1, and the page ([`crate::overview`]) where it is on.
+//! For operators and their tools, not for callers; it changes nothing.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::driver::Handle;
 use crate::metrics::Metrics;
+use crate::overview::{Body, Overview};
 
 /// Most connections at the same time: a few scrapers and probes.
 const CONNECTIONS_MAX: usize = 32;
@@ -45,6 +47,8 @@ pub(crate) struct Admin {
     pub(crate) tls: Option<Acceptor>,
     /// Of the certificate that callers see.
     pub(crate) expiry: Option<Expiry>,
+    /// The page, where it is on.
+    pub(crate) overview: Option<Overview>,
 }
 
 impl Admin {
@@ -58,8 +62,8 @@ impl Admin {
                 accepted = listener.accept() => accepted,
                 () = drain.signaled() => return,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "a connection of the admin address could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -73,14 +77,14 @@ impl Admin {
                 let _permit = permit;
                 tokio::select! {
                     // Over its time a connection is closed.
-                    _ended = tokio::time::timeout(CONNECTION_MAX, Box::pin(admin.serve(Box::new(stream)))) => {}
+                    _ended = tokio::time::timeout(CONNECTION_MAX, Box::pin(admin.serve(Box::new(stream), peer))) => {}
                     () = drain.signaled() => {}
                 }
             });
         }
     }
 
-    async fn serve(&self, stream: Box<dyn Socket>) {
+    async fn serve(&self, stream: Box<dyn Socket>, peer: SocketAddr) {
         let stream = match &self.tls {
             Some(tls) => match tls.accept(stream).await {
                 Ok(accepted) => accepted.stream,
@@ -91,7 +95,7 @@ impl Admin {
             },
             None => stream,
         };
-        let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
+        let service = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request, peer).await));
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
@@ -99,7 +103,7 @@ impl Admin {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
         }
@@ -110,8 +114,20 @@ impl Admin {
                 None => text(StatusCode::OK, "ready\n".to_owned()),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "known: /metrics /healthz /readyz\n".to_owned()),
+            _ => match &self.overview {
+                Some(overview) => overview.answer(request, Some(peer)).await,
+                None => None,
+            }
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, self.known())),
         }
+    }
+
+    fn known(&self) -> String {
+        let page = match self.overview {
+            Some(_) => "/",
+            None => "(the page is off; turn it on with --web-page)",
+        };
+        format!("known: /metrics /healthz /readyz {page}\n")
     }
 
     fn why_not_ready(&self) -> Option<String> {
@@ -128,7 +144,7 @@ impl Admin {
         None
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Response<Body> {
         let expiry = self.expiry.as_ref().and_then(Expiry::seconds_left);
         let revision = self.store.durable().borrow().as_u64();
         match self.metrics.render(self.driver.gauges(), revision, *self.condition.borrow(), expiry) {
@@ -143,8 +159,8 @@ impl Admin {
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *response.status_mut() = status;
     response
 }

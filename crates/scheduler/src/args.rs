@@ -65,6 +65,10 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "ORIGINS", env = "QUIESCE_SCHEDULER_WEB_ORIGINS")]
     pub web_origins: Option<String>,
 
+    /// Show on a page of the admin address what goes on; it takes the role viewer where access is enforced
+    #[arg(long, env = "QUIESCE_SCHEDULER_WEB_PAGE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub web_page: Option<bool>,
+
     /// Trust a hook at https:// whose certificate these CAs have signed (PEM) [default: as --tls-client-ca, else the
     /// system's]
     #[arg(long, value_name = "FILE", env = "QUIESCE_SCHEDULER_TLS_HOOK_CA")]
@@ -141,7 +145,7 @@ async fn serve(settings: Settings) -> ExitCode {
         StoreChoice::Embedded { directory } => directory.display().to_string(),
         StoreChoice::Memory | StoreChoice::Given(_) => "in memory, gone with this process".to_owned(),
     };
-    let mode = settings.config.access.mode;
+    let (mode, has_page) = (settings.config.access.mode, settings.config.page);
     if settings.insecure && settings.config.tls.is_some() {
         warn!(
             "--insecure: hooks that listen without TLS are called, and whoever is on the network can read their tokens"
@@ -165,9 +169,13 @@ async fn serve(settings: Settings) -> ExitCode {
     let first_admin = bound.first_admin_token().map(|path| path.display().to_string());
     let admin_scheme = if bound.is_admin_encrypted() { "https" } else { "http" };
     let ready = move |resumed: usize| {
-        let admin = admin.map(|admin| format!(", metrics and health on {admin_scheme}://{admin}")).unwrap_or_default();
-        say(&format!("scheduler listens on {scheme}://{local}{admin}"));
+        let admin = admin.map(|admin| format!("{admin_scheme}://{admin}"));
+        let looks = admin.as_ref().map(|admin| format!(", metrics and health on {admin}")).unwrap_or_default();
+        say(&format!("scheduler listens on {scheme}://{local}{looks}"));
         say(&format!("state: {state}; operations resumed: {resumed}"));
+        if let Some(admin) = admin.filter(|_| has_page) {
+            say(&format!("a page that shows what goes on: {admin}/"));
+        }
         if let Some(path) = first_admin {
             say(&format!("access: enforced; the first admin token is in {path}, for --token-file"));
         }

@@ -95,7 +95,10 @@ pub fn load(args: &SchedulerArgs) -> Result<Settings, Problems> {
             client_ca: args.tls_client_ca.clone(),
             hook_ca: args.tls_hook_ca.clone(),
         },
-        web: file::Web { origins: args.web_origins.as_ref().map(|list| list.split(',').map(str::to_owned).collect()) },
+        web: file::Web {
+            origins: args.web_origins.as_ref().map(|list| list.split(',').map(str::to_owned).collect()),
+            page: args.web_page,
+        },
         log: file::Log { filter: args.log.clone(), format: args.log_format.clone() },
         access: file::Access { mode: args.access.clone(), principals: Vec::new() },
         audit: file::Audit { to: args.audit.clone() },
@@ -120,7 +123,7 @@ fn defaults() -> File {
         attach_endpoint: Some(String::new()),
         insecure: Some(false),
         tls: file::Tls::default(),
-        web: file::Web { origins: Some(Vec::new()) },
+        web: file::Web { origins: Some(Vec::new()), page: Some(false) },
         log: file::Log { filter: Some(DEFAULT_FILTER.to_owned()), format: Some(Format::Auto.to_string()) },
         // What the default is depends on the address.
         access: file::Access::default(),
@@ -185,6 +188,9 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
     if !attach_endpoint.is_empty() && !is_authority(&attach_endpoint) {
         problems.push(format!("attach_endpoint = {attach_endpoint:?} is not host:port"));
     }
+    if effective.web.page == Some(true) && admin == OFF {
+        problems.push("web.page is on, and admin_listen, where it would be, is off; set an address there".to_owned());
+    }
     let web_origins = web_origins(&effective.web, &mut problems);
     let access = access(&mut effective, listen, &mut problems);
     match (listen, store) {
@@ -202,6 +208,7 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
                 hook_ca,
                 hooks_in_clear,
                 web_origins,
+                page: effective.web.page.unwrap_or(false),
                 access,
             };
             Ok(Settings { config, telemetry, insecure, effective })

@@ -215,8 +215,15 @@ impl History {
 
     /// Whether everything behind `after` is still there.
     pub(crate) async fn check_reaches(&self, after: Revision) -> Result<(), Problem> {
+        if after < self.floor().await? { Err(Problem::ResumeTokenExpired) } else { Ok(()) }
+    }
+
+    /// Behind which everything is still there.
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub(crate) async fn floor(&self) -> Result<Revision, Problem> {
         let trimmed = load::<HistoryRecord>(&*self.store, history_key()).await?;
-        let gone = trimmed.map_or(Revision::ZERO, |stored| Revision::new(stored.record.trimmed_through));
-        if after < gone { Err(Problem::ResumeTokenExpired) } else { Ok(()) }
+        Ok(trimmed.map_or(Revision::ZERO, |stored| Revision::new(stored.record.trimmed_through)))
     }
 }

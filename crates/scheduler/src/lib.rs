@@ -31,6 +31,7 @@ mod idempotency;
 mod identity;
 mod mask;
 mod metrics;
+mod overview;
 mod page;
 mod records;
 mod registry;

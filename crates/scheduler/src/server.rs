@@ -35,7 +35,7 @@ use tower::util::{MapRequestLayer, option_layer};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::access::{self, Audit};
+use crate::access::{self, Audit, Mode};
 use crate::admin::Admin;
 use crate::driver;
 use crate::hooks::{Dialler, SILENCE_MAX};
@@ -103,6 +103,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Pages that may call by gRPC-Web.
     pub web_origins: Vec<Origin>,
+    /// Show what goes on on a page of the admin address.
+    pub page: bool,
     /// Who signs the certificates of hooks that listen; without, those the system trusts.
     pub hook_ca: Option<NamedFile>,
     /// Hooks that listen on other addresses than loopback may do so without TLS.
@@ -133,6 +135,7 @@ impl Config {
             attach_endpoint: String::new(),
             tls: None,
             web_origins: Vec::new(),
+            page: false,
             hook_ca: None,
             hooks_in_clear: true,
             access: access::Config::open(),
@@ -380,8 +383,10 @@ impl Bound {
         let store = Arc::clone(&opened.store);
         let handout = opened.handout.take();
         let web_origins = std::mem::take(&mut opened.config.web_origins);
+        let (has_page, open) = (opened.config.page, opened.config.access.mode == Mode::Open);
         let hooks_tls = dialler.connector().cloned();
         let running = opened.start(Arc::new(dialler), &drain).await?;
+        let overview = has_page.then(|| running.overview(open));
         let (scheduler, gateway, access_server) = running.servers();
         let Running { attachments, driver, metrics, tasks, resumed, access, .. } = running;
         let (store_watch, condition) = store_watch::open(Arc::clone(&store));
@@ -400,7 +405,8 @@ impl Bound {
             let condition = condition.clone();
             let expiry = callers_tls.as_ref().map(Acceptor::expiry);
             let metrics = metrics.clone();
-            let admin = Admin { metrics, driver, store, condition, drain: drain.clone(), tls: admin_tls, expiry };
+            let drain = drain.clone();
+            let admin = Admin { metrics, driver, store, condition, drain, tls: admin_tls, expiry, overview };
             tasks.spawn("admin", admin.run(listener, tasks.clone()));
         }
         let (health, health_server) = tonic_health::server::health_reporter();

@@ -82,7 +82,23 @@ enum Stage {
     Ended,
 }
 
+/// What a token of a watch of all operations that match `filter` is good for.
+pub(crate) fn purpose_of_all(filter: &str) -> Purpose {
+    Purpose::of(&["WatchOperations", filter])
+}
+
 impl Watches {
+    /// Where to go on from, in a watch of all operations, to hear what has happened lately: at most so many revisions ago,
+    /// and only what is still known.
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub(crate) async fn token_of_past(&self, revisions: u64) -> Result<String, Problem> {
+        let from = self.history.head().as_u64().saturating_sub(revisions);
+        let from = Revision::new(from).max(self.history.floor().await?);
+        Ok(resume_token(purpose_of_all(""), self.store.life(), from))
+    }
+
     /// Begins a watch. What can be refused is refused here; the stream comes at once.
     pub(crate) async fn begin(
         &self,

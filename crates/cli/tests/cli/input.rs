@@ -177,6 +177,8 @@ fn scheduler() -> Vec<Row> {
             REFUSED,
             "cannot read does-not-exist.pem (tls.hook_ca)",
         ),
+        row("scheduler", "--web-page", "--web-page=maybe", USAGE, "'maybe' for '--web-page"),
+        with("--web-page", "--admin-listen off", "web.page is on, and admin_listen"),
         row("scheduler", "--insecure", "--insecure=maybe", USAGE, "'maybe' for '--insecure"),
         with("--log", "quiesce=loud", "log.filter: "),
         with("--log-format", "xml", "log.format: "),

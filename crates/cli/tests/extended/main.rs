@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics shows the line, in its own functions as well")]
 
+mod browser;
 mod census;
 mod chaos;
 mod disk;
@@ -20,6 +21,7 @@ mod mariadb;
 mod marked;
 mod misbehaving;
 mod openssl;
+mod page;
 mod partitions;
 mod program;
 mod redis;

@@ -30,7 +30,7 @@ pub(super) struct File {
     pub(super) insecure: Option<bool>,
     /// Files for TLS.
     pub(super) tls: Tls,
-    /// gRPC-Web.
+    /// For browsers.
     pub(super) web: Web,
     /// What to log, and how.
     pub(super) log: Log,
@@ -123,12 +123,14 @@ pub(super) struct Tls {
     pub(super) hook_ca: Option<PathBuf>,
 }
 
-/// gRPC-Web.
+/// For browsers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Web {
     /// Pages that may call.
     pub(super) origins: Option<Vec<String>>,
+    /// Show on a page of the admin address what goes on.
+    pub(super) page: Option<bool>,
 }
 
 /// The log.
@@ -228,7 +230,7 @@ impl File {
                 client_ca: self.tls.client_ca.or(lower.tls.client_ca),
                 hook_ca: self.tls.hook_ca.or(lower.tls.hook_ca),
             },
-            web: Web { origins: self.web.origins.or(lower.web.origins) },
+            web: Web { origins: self.web.origins.or(lower.web.origins), page: self.web.page.or(lower.web.page) },
             log: Log { filter: self.log.filter.or(lower.log.filter), format: self.log.format.or(lower.log.format) },
             audit: Audit { to: self.audit.to.or(lower.audit.to) },
             access: Access {

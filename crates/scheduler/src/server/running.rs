@@ -26,6 +26,7 @@ use crate::driver::{self, Handle};
 use crate::history::{self, Follower, History};
 use crate::hooks::{Dial, Hooks};
 use crate::metrics::Metrics;
+use crate::overview::Overview;
 use crate::records::{InstanceRecord, LoadError, load_all};
 use crate::registry::{Census, Registry, Turns};
 use crate::retention::Retention;
@@ -68,6 +69,12 @@ impl Running {
         let scheduler = BoxCloneSyncService::new(layer.layer(scheduler));
         let gateway = BoxCloneSyncService::new(layer.layer(gateway));
         (scheduler, gateway)
+    }
+
+    /// The page about it; `open`: whoever reaches it may look.
+    pub(super) fn overview(&self, open: bool) -> Overview {
+        let (scheduler, _) = self.services();
+        Overview { scheduler, watches: self.service.watches.clone(), open }
     }
 
     /// The tasks of this scheduler.

@@ -17,7 +17,7 @@ use crate::records::{OperationRecord, RequestResult, Stored, Summary, from_entry
 use crate::status::Problem;
 use crate::token::{Purpose, ResumeToken};
 use crate::validate::Violations;
-use crate::watch::{BOOKMARK_DEFAULT, BOOKMARK_MIN, Scope};
+use crate::watch::{BOOKMARK_DEFAULT, BOOKMARK_MIN, Scope, purpose_of_all};
 
 pub(super) async fn migrate(
     service: &Service,
@@ -226,7 +226,7 @@ pub(super) async fn watch_all(
     let mut bad = Violations::new();
     let filter = bad.filter::<v1::Operation>(&request.filter, &["state", "done"]);
     let interval = bookmark_interval(request.bookmark_interval.as_ref(), &mut bad);
-    let purpose = Purpose::of(&["WatchOperations", &request.filter]);
+    let purpose = purpose_of_all(&request.filter);
     let token = bad.resume_token(&request.resume_token, purpose);
     let filter = bad.finish(filter)?;
     let v1::WatchOperationsRequest { skip_snapshot, include_done, .. } = request;

@@ -11,6 +11,7 @@ mod hooks_in_tls;
 mod input;
 mod lists;
 mod operations;
+mod overview;
 mod replay;
 mod resources;
 mod restart;

@@ -24,7 +24,7 @@ use crate::world::World;
 
 /// Sends one header, or two.
 #[derive(Debug, Clone)]
-pub(super) struct Headers(pub(super) Vec<String>);
+pub(crate) struct Headers(pub(super) Vec<String>);
 
 impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -40,28 +40,28 @@ type Guarded = InterceptedService<Channel, Headers>;
 
 /// Somebody who calls.
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
-    pub(super) scheduler: SchedulerClient<Guarded>,
-    pub(super) gateway: AgentGatewayClient<Guarded>,
-    pub(super) access: AccessClient<Guarded>,
+pub(crate) struct Caller {
+    pub(crate) scheduler: SchedulerClient<Guarded>,
+    pub(crate) gateway: AgentGatewayClient<Guarded>,
+    pub(crate) access: AccessClient<Guarded>,
 }
 
 /// A scheduler that checks its callers.
-pub(super) struct House {
-    pub(super) world: World,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) directory: tempfile::TempDir,
+pub(crate) struct House {
+    pub(crate) world: World,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) directory: tempfile::TempDir,
     channel: Channel,
 }
 
 impl House {
-    pub(super) async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Uuid::new_v4()));
         Self::again(store, tempfile::tempdir().unwrap()).await
     }
 
     /// Another life over the same store.
-    pub(super) async fn again(store: Arc<dyn Store>, directory: tempfile::TempDir) -> Self {
+    pub(crate) async fn again(store: Arc<dyn Store>, directory: tempfile::TempDir) -> Self {
         let access = access::Config {
             mode: Mode::Enforced,
             principals: Vec::new(),
@@ -69,29 +69,30 @@ impl House {
             audit: Target::File(directory.path().join("audit.jsonl")),
             rotation: Rotation::WhenDue,
         };
-        let config = Config { store: StoreChoice::Given(Arc::clone(&store)), access, ..Config::ephemeral() };
+        let config =
+            Config { store: StoreChoice::Given(Arc::clone(&store)), access, page: true, ..Config::ephemeral() };
         let world = World::with(config).await;
         let url = format!("http://{}", world.address);
         let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
         Self { world, store, directory, channel }
     }
 
-    pub(super) async fn close(self) -> (Arc<dyn Store>, tempfile::TempDir) {
+    pub(crate) async fn close(self) -> (Arc<dyn Store>, tempfile::TempDir) {
         let Self { world, store, directory, channel } = self;
         drop(channel);
         world.stop().await;
         (store, directory)
     }
 
-    pub(super) fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub(super) fn with_headers(&self, headers: Vec<String>) -> Caller {
+    pub(crate) fn with_headers(&self, headers: Vec<String>) -> Caller {
         let headers = Headers(headers);
         Caller {
             scheduler: SchedulerClient::with_interceptor(self.channel.clone(), headers.clone()),
@@ -100,40 +101,40 @@ impl House {
         }
     }
 
-    pub(super) fn caller(&self, token: &str) -> Caller {
+    pub(crate) fn caller(&self, token: &str) -> Caller {
         self.with_headers(vec![format!("Bearer {token}")])
     }
 
-    pub(super) fn nobody(&self) -> Caller {
+    pub(crate) fn nobody(&self) -> Caller {
         self.with_headers(Vec::new())
     }
 
-    pub(super) fn first_token(&self) -> String {
+    pub(crate) fn first_token(&self) -> String {
         std::fs::read_to_string(self.path("admin.token")).unwrap().trim().to_owned()
     }
 
-    pub(super) fn admin(&self) -> Caller {
+    pub(crate) fn admin(&self) -> Caller {
         self.caller(&self.first_token())
     }
 
     /// A new token, with its name.
-    pub(super) async fn token(&self, wanted: v1::CreateTokenRequest) -> (String, String) {
+    pub(crate) async fn token(&self, wanted: v1::CreateTokenRequest) -> (String, String) {
         let made = self.admin().access.create_token(wanted).await.unwrap().into_inner();
         (made.bearer_token, made.token.unwrap().name)
     }
 
-    pub(super) async fn person(&self, role: Role, applications: &[&str]) -> String {
+    pub(crate) async fn person(&self, role: Role, applications: &[&str]) -> String {
         self.token(wanted(role, applications)).await.0
     }
 
-    pub(super) async fn application(&self, name: &str) {
+    pub(crate) async fn application(&self, name: &str) {
         let application = Some(crate::world::application(&format!("applications/{name}"), "a"));
         let request = v1::CreateApplicationRequest { application, ..Default::default() };
         self.admin().scheduler.create_application(request).await.unwrap();
     }
 
     /// The credential of an instance that has joined.
-    pub(super) async fn instance(&self, application: &str, instance: &str) -> String {
+    pub(crate) async fn instance(&self, application: &str, instance: &str) -> String {
         let join = self.person(Role::Agent, &[application]).await;
         let request = dialling(&format!("applications/{application}/instances/{instance}"), "agent");
         let answer = self.caller(&join).gateway.register_instance(request).await.unwrap().into_inner();
@@ -142,7 +143,7 @@ impl House {
     }
 }
 
-pub(super) fn wanted(role: Role, applications: &[&str]) -> v1::CreateTokenRequest {
+pub(crate) fn wanted(role: Role, applications: &[&str]) -> v1::CreateTokenRequest {
     let token = v1::Token {
         display_name: "somebody".to_owned(),
         role: role.into(),
@@ -153,7 +154,7 @@ pub(super) fn wanted(role: Role, applications: &[&str]) -> v1::CreateTokenReques
 }
 
 /// Registers an instance that dials in.
-pub(super) fn dialling(name: &str, agent_id: &str) -> v1::RegisterInstanceRequest {
+pub(crate) fn dialling(name: &str, agent_id: &str) -> v1::RegisterInstanceRequest {
     let instance = v1::Instance {
         name: name.to_owned(),
         connect_mode: v1::instance::ConnectMode::DialIn.into(),

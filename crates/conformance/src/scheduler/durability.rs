@@ -19,6 +19,8 @@ pub(super) const CHECKS: &[Check] = checks! {
         rules::RETENTION, "Store the id together with the operation.", [Need::Restart], remembered;
     D04 Must "after a restart timers go on: the grace period is not granted twice",
         rules::TIMERS, "Store when the grace period began, or what is left of it.", [Need::Restart], timers;
+    D05 Must "starts in STARTING and ROLLING_BACK are joined after a restart, each under its epoch, and go on",
+        rules::START_JOIN, "Store the epoch before you order the start.", [Need::Restart], starts;
 };
 
 async fn survives(stage: &Stage) -> Verdict {
@@ -103,4 +105,20 @@ async fn timers(stage: &Stage) -> Verdict {
     // Granted twice it would end three seconds later, at least.
     let late = end - before.seconds;
     expect(late <= 2, "the end of the grace period as it was before", format!("{late} s later, {took:?} in all"))
+}
+
+async fn starts(stage: &Stage) -> Verdict {
+    let (forth, _source, target) = super::starting::under_way(stage).await?;
+    let (back, source) = super::starting::going_back(stage).await?;
+    stage.restart().await?;
+    for (operation, hook, state) in [(forth, target, State::Succeeded), (back, source, State::RolledBack)] {
+        let again = hook.told(PLENTY, |_| hook.starts().len() >= 2).await;
+        expect(again, "the start asked for again", hook.starts().len())?;
+        hook.release();
+        stage.until_state(&operation, state).await?;
+        let epochs: Vec<_> = hook.starts().iter().map(|(_, request)| request.epoch).collect();
+        let same = epochs.iter().all(|epoch| *epoch == epochs[0]);
+        expect(same, "the same epoch after the restart", format!("{epochs:?}"))?;
+    }
+    Ok(())
 }

@@ -24,6 +24,8 @@ pub(crate) const PLENTY: Duration = Duration::from_secs(20);
 pub(crate) const POLL: Duration = Duration::from_millis(30);
 /// How long clearing up may take.
 const CLEAR_LIMIT: Duration = Duration::from_secs(40);
+/// The same behind a check that failed: what is wrong with the scheduler may be what keeps it from being cleared.
+const CLEAR_FAILED_LIMIT: Duration = Duration::from_secs(10);
 /// Why everything of this is done, for whoever reads the records of the scheduler.
 pub(crate) const REASON: &str = "scheduler-conformance";
 
@@ -324,18 +326,19 @@ impl Stage {
         ok("WatchOperation", self.calls().scheduler.watch_operation(request).await)
     }
 
-    /// Everything that was made is taken away again.
-    pub(crate) async fn clear(&self) -> Result<(), Stop> {
+    /// Everything that was made is taken away again, behind a check that `failed` or did not.
+    pub(crate) async fn clear(&self, failed: bool) -> Result<(), Stop> {
+        let limit = if failed { CLEAR_FAILED_LIMIT } else { CLEAR_LIMIT };
         for fake in lock(&self.fakes).iter() {
             fake.surrender();
         }
         let applications = lock(&self.applications).clone();
-        let end = Instant::now() + CLEAR_LIMIT;
+        let end = Instant::now() + limit;
         let mut remaining = applications;
         let mut last = String::new();
         while !remaining.is_empty() {
             if Instant::now() >= end {
-                return Err(Stop::Broken(format!("cannot clear away {remaining:?} within {CLEAR_LIMIT:?}: {last}")));
+                return Err(Stop::Broken(format!("cannot clear away {remaining:?} within {limit:?}: {last}")));
             }
             let mut kept = Vec::new();
             for name in remaining {

@@ -92,7 +92,14 @@ pub(crate) fn once() -> v1::ShutdownPolicy {
 
 /// Patient: nothing runs out while a check looks at something else.
 pub(crate) fn patient() -> v1::ShutdownPolicy {
-    v1::ShutdownPolicy { grace_period: millis(60_000), heartbeat_timeout: millis(10_000), ..quick() }
+    let limit = millis(10_000);
+    v1::ShutdownPolicy {
+        grace_period: millis(60_000),
+        heartbeat_timeout: limit,
+        accept_timeout: limit,
+        kill_timeout: limit,
+        ..quick()
+    }
 }
 
 /// What a call that has to succeed has answered.

@@ -119,7 +119,7 @@ fn descriptor_set(pages: &mut Pages, shell: &mut Shell) {
     shell.does(&make.replace("cargo run --example descriptor-set", &example.display().to_string()));
     let described = shell.does(&pages.take("grpcurl -protoset quiesce-v1.binpb describe"));
     says(&described, "rpc Shutdown ( .quiesce.v1.ShutdownRequest ) returns ( stream .quiesce.v1.ShutdownResponse )");
-    says(&described, "Idempotent by shutdown_id");
+    says(&described, "never (a later attempt runs)");
     let known = pages.take("grpcurl -plaintext -protoset quiesce-v1.binpb");
     says(&shell.does(&known), "\"protocolVersion\": \"1.0\"");
     let refused = format!(

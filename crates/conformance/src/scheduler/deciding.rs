@@ -6,7 +6,7 @@ use quiesce_protocol::v1::stop_result::Outcome;
 use tonic::{Code, Status};
 
 use super::fake::{Act, Call, Fake, Script, deaf, drains, stopped, stopping, stops, waits};
-use super::stage::{PLENTY, REASON, Stage, Staged, millis, once, patient, quick};
+use super::stage::{PLENTY, REASON, Stage, Staged, hasty, millis, once, patient, quick};
 use super::{Check, rules};
 use crate::check::{Stop, Verdict, expect, refused, tell};
 
@@ -222,7 +222,7 @@ async fn supersedes(stage: &Stage) -> Verdict {
 }
 
 async fn hooks_gone(stage: &Stage) -> Verdict {
-    let staged = stage.staged(once(), Script::of([waits()])).await?;
+    let staged = stage.staged(hasty(once()), Script::of([waits()])).await?;
     staged.hook.vanish();
     let request = v1::DeleteApplicationRequest { force: true, ..stage.deletion(&staged.name) };
     let operation = fine("a forced deletion", stage.try_delete(request).await)?.name;

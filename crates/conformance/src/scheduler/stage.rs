@@ -62,13 +62,14 @@ pub(crate) fn millis(millis: u64) -> Option<prost_types::Duration> {
     wire(Duration::from_millis(millis))
 }
 
-/// Timers short enough to be waited for: two attempts of 1.5 s each.
+/// Two attempts of 1.5 s each. The other timers leave time for hooks of ours to answer on a machine that is busy.
 pub(crate) fn quick() -> v1::ShutdownPolicy {
+    let limit = millis(6_000);
     v1::ShutdownPolicy {
         grace_period: millis(1_500),
-        heartbeat_timeout: millis(1_500),
-        accept_timeout: millis(1_500),
-        kill_timeout: millis(1_500),
+        heartbeat_timeout: limit,
+        accept_timeout: limit,
+        kill_timeout: limit,
         max_extension: millis(0),
         retry: Some(v1::RetryPolicy {
             max_attempts: Some(2),
@@ -81,7 +82,13 @@ pub(crate) fn quick() -> v1::ShutdownPolicy {
     }
 }
 
-/// The same with one attempt only.
+/// With timers short enough to be waited for where a hook does not answer.
+pub(crate) fn hasty(policy: v1::ShutdownPolicy) -> v1::ShutdownPolicy {
+    let limit = millis(1_500);
+    v1::ShutdownPolicy { heartbeat_timeout: limit, accept_timeout: limit, kill_timeout: limit, ..policy }
+}
+
+/// [`quick`] with one attempt only.
 pub(crate) fn once() -> v1::ShutdownPolicy {
     let mut policy = quick();
     if let Some(retry) = &mut policy.retry {
@@ -409,7 +416,7 @@ impl Stage {
         }
         let mut request = self.deletion(name);
         request.force = true;
-        request.policy = Some(v1::ShutdownPolicy { allow_unverified: Some(true), ..once() });
+        request.policy = Some(v1::ShutdownPolicy { allow_unverified: Some(true), ..hasty(once()) });
         match self.try_delete(request).await {
             Ok(_) => Ok(false),
             Err(status) if status.code() == Code::NotFound => Ok(true),

@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
@@ -29,9 +28,12 @@ const PROTOS: &[&str] = &[
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     // protox keeps the comments (source info), so that reflection and the golden rendering can show them.
-    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(PROTOS)?;
+    let descriptors = compiler.file_descriptor_set();
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("quiesce_v1_descriptor_set.bin"), descriptors.encode_to_vec())?;
+    // As the compiler has it: the types of prost know less of the options of a field.
+    fs::write(out.join("quiesce_v1_descriptor_set.bin"), compiler.encode_file_descriptor_set())?;
     let secretive = secretive(&descriptors)?;
     let mut debug = String::new();
     for message in &secretive {

@@ -25,6 +25,17 @@ fuzz *ARGS:
 gen *ARGS:
     clients/generate {{ ARGS }}
 
+# Whether the contract is documented, formatted, and compatible with the released one.
+contract *ARGS:
+    bash -c 'source clients/toolchain && install_buf && proto/check "$buf" "$@"' contract {{ ARGS }}
+
+# Makes the contract as it stands the released one, which later ones are compared with.
+release-contract: contract (contract "--release")
+
+# The contract as one file for grpcurl and buf curl, to go with a release; see docs/protocol.md.
+descriptor-set FILE="quiesce-v1.binpb":
+    cargo run --example descriptor-set {{ FILE }}
+
 # The clients and hook kits against what `cargo build` has made: `just clients`, or `just clients python go`.
 clients *ARGS:
     clients/test {{ ARGS }}

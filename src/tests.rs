@@ -44,6 +44,20 @@ fn is_secret(field: &FieldDescriptor) -> bool {
         && !POSITIONS.contains(&field.name())
 }
 
+/// Whether other languages are told not to print it.
+fn is_redacted(field: &FieldDescriptor) -> bool {
+    field.options().get_field_by_name("debug_redact").is_some_and(|value| value.as_bool() == Some(true))
+}
+
+#[test]
+fn secrets_are_marked_as_such_for_every_language() {
+    let fields: Vec<_> = messages().iter().flat_map(|message| message.fields().collect::<Vec<_>>()).collect();
+    let wrong = fields.iter().filter(|field| is_secret(field) != is_redacted(field));
+    let wrong: Vec<_> = wrong.map(|field| field.full_name().to_owned()).collect();
+    assert_eq!(wrong, [""; 0], "`[debug_redact = true]` belongs to secrets, and to nothing else");
+    assert!(fields.iter().any(is_redacted), "the option is not in the descriptor set any more");
+}
+
 fn messages() -> Vec<MessageDescriptor> {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build has checked it");
     pool.all_messages().filter(|message| message.package_name() == "quiesce.v1" && !message.is_map_entry()).collect()

@@ -2,10 +2,13 @@ package hookkit_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,8 +19,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -190,6 +196,7 @@ type direct struct {
 	stops, kills atomic.Int32
 	onStop       func() error
 	state        string
+	connection   *grpc.ClientConn
 	client       quiescev1.ShutdownHookClient
 	ctx          context.Context
 }
@@ -229,7 +236,7 @@ func newDirect(t *testing.T) *direct {
 	connection, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	d.must(err)
 	t.Cleanup(func() { connection.Close() })
-	d.client = quiescev1.NewShutdownHookClient(connection)
+	d.connection, d.client = connection, quiescev1.NewShutdownHookClient(connection)
 	d.ctx = metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer a hook token")
 	return d
 }
@@ -442,6 +449,103 @@ func TestWrongRequestsAndStrangersChangeNothing(t *testing.T) {
 	_, err := d.client.CancelShutdown(d.ctx, &quiescev1.CancelShutdownRequest{})
 	if code := quiesce.ProblemOf(err).Code; code != codes.Unimplemented || d.stops.Load() != 0 {
 		t.Error(code, d.stops.Load())
+	}
+}
+
+func TestWithClientCAsOnlyWhoHasTheirCertificateAndTheTokenIsLetIn(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, err := tls.LoadX509KeyPair(os.Getenv("QUIESCE_TEST_CERT"), os.Getenv("QUIESCE_TEST_KEY"))
+	must(err)
+	pem, err := os.ReadFile(os.Getenv("QUIESCE_TEST_CA"))
+	must(err)
+	cas := x509.NewCertPool()
+	cas.AppendCertsFromPEM(pem)
+	pki, quiesceProgram := filepath.Join(t.TempDir(), "pki"), filepath.Join(filepath.Dir(os.Getenv("QUIESCE_TEST_AGENT")), "quiesce")
+	must(exec.Command(quiesceProgram, "pki", "init", pki).Run())
+	must(exec.Command(quiesceProgram, "pki", "issue", pki, "127.0.0.1").Run())
+	foreign, err := tls.LoadX509KeyPair(filepath.Join(pki, "127.0.0.1.pem"), filepath.Join(pki, "127.0.0.1.key"))
+	must(err)
+
+	hook, err := hookkit.New(hookkit.Options{
+		Instance: "applications/shop/instances/one",
+		Callbacks: hookkit.Callbacks{
+			Stop:    func(context.Context, *quiescev1.ShutdownRequest) error { return nil },
+			Running: func() (bool, error) { return true, nil },
+		},
+	})
+	must(err)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error)
+	serverTLS := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: cas, ClientAuth: tls.RequireAndVerifyClientCert}
+	go func() {
+		served <- hook.Serve(ctx, hookkit.Listening{Listener: listener, TLS: serverTLS}, "a hook token")
+	}()
+	defer func() {
+		cancel()
+		must(<-served)
+	}()
+
+	ask := func(ctx context.Context, shown ...tls.Certificate) (string, error) {
+		// Whatever is shown: Go leaves out a certificate that the server has not asked for.
+		show := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if len(shown) == 0 {
+				return &tls.Certificate{}, nil
+			}
+			return &shown[0], nil
+		}
+		callerTLS := credentials.NewTLS(&tls.Config{RootCAs: cas, GetClientCertificate: show})
+		connection, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(callerTLS))
+		must(err)
+		defer connection.Close()
+		answer, err := quiescev1.NewShutdownHookClient(connection).GetHookInfo(ctx, &quiescev1.GetHookInfoRequest{})
+		return answer.GetInfo().GetInstance(), err
+	}
+	authorized := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer a hook token")
+	if instance, err := ask(authorized, pair); err != nil || instance != "applications/shop/instances/one" {
+		t.Error(instance, err)
+	}
+	if _, err := ask(t.Context(), pair); quiesce.ProblemOf(err).Reason != "CREDENTIALS_INVALID" {
+		t.Error(err)
+	}
+	for _, stranger := range [][]tls.Certificate{nil, {foreign}} {
+		if _, err := ask(authorized, stranger...); quiesce.ProblemOf(err).Code != codes.Unavailable {
+			t.Error("not turned away before the call:", err)
+		}
+	}
+}
+
+func TestWhetherItServesIsForEverybodyAndWhatItServesForWhoHasTheToken(t *testing.T) {
+	d := newDirect(t)
+	health, err := healthv1.NewHealthClient(d.connection).Check(t.Context(), &healthv1.HealthCheckRequest{})
+	d.must(err)
+	if health.Status != healthv1.HealthCheckResponse_SERVING {
+		t.Error(health)
+	}
+	list := func(ctx context.Context) (*reflectionv1.ServerReflectionResponse, error) {
+		stream, err := reflectionv1.NewServerReflectionClient(d.connection).ServerReflectionInfo(ctx)
+		d.must(err)
+		// What is wrong with the call comes with the answer.
+		_ = stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}})
+		return stream.Recv()
+	}
+	listed, err := list(d.ctx)
+	d.must(err)
+	var names []string
+	for _, service := range listed.GetListServicesResponse().Service {
+		names = append(names, service.Name)
+	}
+	if !slices.Contains(names, "quiesce.v1.ShutdownHook") || slices.Contains(names, "quiesce.v1.Scheduler") {
+		t.Error(names)
+	}
+	if _, err := list(t.Context()); quiesce.ProblemOf(err).Reason != "CREDENTIALS_INVALID" {
+		t.Error(err)
 	}
 }
 

@@ -10,8 +10,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
 
 	quiescev1 "quiesce.dev/go/v1"
 )
@@ -52,6 +55,11 @@ func (g *guard) check(ctx context.Context) error {
 	return refusal(codes.Unauthenticated, "CREDENTIALS_INVALID", "no or unusable credentials")
 }
 
+// open says whether a method is for everybody: whether the hook serves at all.
+func open(method string) bool {
+	return strings.HasPrefix(method, "/"+healthv1.Health_ServiceDesc.ServiceName+"/")
+}
+
 // newServer serves the hook; without a guard, to whoever can connect.
 func newServer(served *service, guard *guard, more ...grpc.ServerOption) *grpc.Server {
 	options := append(more,
@@ -62,13 +70,19 @@ func newServer(served *service, guard *guard, more ...grpc.ServerOption) *grpc.S
 	)
 	if guard != nil {
 		options = append(options,
-			grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			grpc.UnaryInterceptor(func(ctx context.Context, request any, call *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+				if open(call.FullMethod) {
+					return handle(ctx, request)
+				}
 				if err := guard.check(ctx); err != nil {
 					return nil, err
 				}
 				return handle(ctx, request)
 			}),
-			grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, call *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+				if open(call.FullMethod) {
+					return handle(server, stream)
+				}
 				if err := guard.check(stream.Context()); err != nil {
 					return err
 				}
@@ -77,6 +91,8 @@ func newServer(served *service, guard *guard, more ...grpc.ServerOption) *grpc.S
 	}
 	server := grpc.NewServer(options...)
 	quiescev1.RegisterShutdownHookServer(server, served)
+	healthv1.RegisterHealthServer(server, health.NewServer())
+	reflection.Register(server)
 	return server
 }
 

@@ -546,10 +546,10 @@ const file_quiesce_v1_access_proto_rawDesc = "" +
 	"\t_max_uses\"t\n" +
 	"\x12CreateTokenRequest\x12'\n" +
 	"\x05token\x18\x01 \x01(\v2\x11.quiesce.v1.TokenR\x05token\x125\n" +
-	"\blifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blifetime\"a\n" +
+	"\blifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\blifetime\"f\n" +
 	"\x13CreateTokenResponse\x12'\n" +
-	"\x05token\x18\x01 \x01(\v2\x11.quiesce.v1.TokenR\x05token\x12!\n" +
-	"\fbearer_token\x18\x02 \x01(\tR\vbearerToken\"O\n" +
+	"\x05token\x18\x01 \x01(\v2\x11.quiesce.v1.TokenR\x05token\x12&\n" +
+	"\fbearer_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\vbearerToken\"O\n" +
 	"\x11ListTokensRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +

@@ -747,14 +747,14 @@ const file_quiesce_v1_agent_gateway_proto_rawDesc = "" +
 	"\x17RegisterInstanceRequest\x120\n" +
 	"\binstance\x18\x01 \x01(\v2\x14.quiesce.v1.InstanceR\binstance\x12H\n" +
 	"\x13default_application\x18\x02 \x01(\v2\x17.quiesce.v1.ApplicationR\x12defaultApplication\x12\x12\n" +
-	"\x04held\x18\x03 \x01(\bR\x04held\"\xde\x01\n" +
+	"\x04held\x18\x03 \x01(\bR\x04held\"\xed\x01\n" +
 	"\x18RegisterInstanceResponse\x120\n" +
-	"\binstance\x18\x01 \x01(\v2\x14.quiesce.v1.InstanceR\binstance\x12\x1d\n" +
+	"\binstance\x18\x01 \x01(\v2\x14.quiesce.v1.InstanceR\binstance\x12\"\n" +
 	"\n" +
-	"hook_token\x18\x02 \x01(\tR\thookToken\x12!\n" +
-	"\fattach_token\x18\x03 \x01(\tR\vattachToken\x12'\n" +
-	"\x0fattach_endpoint\x18\x04 \x01(\tR\x0eattachEndpoint\x12%\n" +
-	"\x0einstance_token\x18\x05 \x01(\tR\rinstanceToken\"/\n" +
+	"hook_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\thookToken\x12&\n" +
+	"\fattach_token\x18\x03 \x01(\tB\x03\x80\x01\x01R\vattachToken\x12'\n" +
+	"\x0fattach_endpoint\x18\x04 \x01(\tR\x0eattachEndpoint\x12*\n" +
+	"\x0einstance_token\x18\x05 \x01(\tB\x03\x80\x01\x01R\rinstanceToken\"/\n" +
 	"\x19DeregisterInstanceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x1c\n" +
 	"\x1aDeregisterInstanceResponse\"\x9d\x01\n" +
@@ -772,17 +772,17 @@ const file_quiesce_v1_agent_gateway_proto_rawDesc = "" +
 	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12.\n" +
 	"\x06result\x18\x04 \x01(\v2\x16.quiesce.v1.StopResultR\x06result\"\x13\n" +
-	"\x11ReportEndResponse\"\x95\x01\n" +
+	"\x11ReportEndResponse\"\x9a\x01\n" +
 	"\x17CompleteShutdownRequest\x12\x1f\n" +
 	"\vshutdown_id\x18\x01 \x01(\tR\n" +
-	"shutdownId\x12)\n" +
-	"\x10completion_token\x18\x02 \x01(\tR\x0fcompletionToken\x12.\n" +
+	"shutdownId\x12.\n" +
+	"\x10completion_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x0fcompletionToken\x12.\n" +
 	"\x06result\x18\x03 \x01(\v2\x16.quiesce.v1.StopResultR\x06result\"\x1a\n" +
-	"\x18CompleteShutdownResponse\"\xc6\x01\n" +
+	"\x18CompleteShutdownResponse\"\xcb\x01\n" +
 	"\x15ExtendDeadlineRequest\x12\x1f\n" +
 	"\vshutdown_id\x18\x01 \x01(\tR\n" +
-	"shutdownId\x12)\n" +
-	"\x10completion_token\x18\x02 \x01(\tR\x0fcompletionToken\x12I\n" +
+	"shutdownId\x12.\n" +
+	"\x10completion_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x0fcompletionToken\x12I\n" +
 	"\x13wanted_grace_period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x11wantedGracePeriod\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xe3\x01\n" +
 	"\x16ExtendDeadlineResponse\x12<\n" +

@@ -89,7 +89,7 @@ type AgentGatewayClient interface {
 	// name again replaces the registration.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
 	//	FAILED_PRECONDITION  APPLICATION_DELETED    never (`held` is set)
 	//	FAILED_PRECONDITION  INSTANCE_IN_USE        pause (another agent serves it)
 	//	FAILED_PRECONDITION  APPLICATION_STOPPING   state (a new name only; a
@@ -113,7 +113,7 @@ type AgentGatewayClient interface {
 	// alive.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
 	//	NOT_FOUND            INSTANCE_NOT_FOUND     state (register first)
 	//	FAILED_PRECONDITION  START_NOT_PERMITTED    pause
 	//	FAILED_PRECONDITION  INSTANCE_IN_USE        pause
@@ -126,7 +126,7 @@ type AgentGatewayClient interface {
 	// one in force is ignored.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            INSTANCE_NOT_FOUND     never
+	//	NOT_FOUND            INSTANCE_NOT_FOUND     state
 	ReportEnd(ctx context.Context, in *ReportEndRequest, opts ...grpc.CallOption) (*ReportEndResponse, error)
 	// Report the result of a shutdown beside the Shutdown stream: when the stream
 	// broke at the wrong moment, or for a hook that answers at once and leaves
@@ -280,7 +280,7 @@ type AgentGatewayServer interface {
 	// name again replaces the registration.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
 	//	FAILED_PRECONDITION  APPLICATION_DELETED    never (`held` is set)
 	//	FAILED_PRECONDITION  INSTANCE_IN_USE        pause (another agent serves it)
 	//	FAILED_PRECONDITION  APPLICATION_STOPPING   state (a new name only; a
@@ -304,7 +304,7 @@ type AgentGatewayServer interface {
 	// alive.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
 	//	NOT_FOUND            INSTANCE_NOT_FOUND     state (register first)
 	//	FAILED_PRECONDITION  START_NOT_PERMITTED    pause
 	//	FAILED_PRECONDITION  INSTANCE_IN_USE        pause
@@ -317,7 +317,7 @@ type AgentGatewayServer interface {
 	// one in force is ignored.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            INSTANCE_NOT_FOUND     never
+	//	NOT_FOUND            INSTANCE_NOT_FOUND     state
 	ReportEnd(context.Context, *ReportEndRequest) (*ReportEndResponse, error)
 	// Report the result of a shutdown beside the Shutdown stream: when the stream
 	// broke at the wrong moment, or for a hook that answers at once and leaves

@@ -53,15 +53,16 @@ const (
 	// INVALID_ARGUMENT, never: garbage, or used with other parameters than it
 	// was made for.
 	ErrorReason_ERROR_REASON_INVALID_PAGE_TOKEN ErrorReason = 3
-	// INVALID_ARGUMENT, never: garbage, or from a watch with another filter.
+	// INVALID_ARGUMENT, reopen without a token: garbage, or from a watch with
+	// another filter.
 	ErrorReason_ERROR_REASON_INVALID_RESUME_TOKEN ErrorReason = 4
-	// NOT_FOUND, never. Metadata: name.
+	// NOT_FOUND, state: it may be created. Metadata: name.
 	ErrorReason_ERROR_REASON_APPLICATION_NOT_FOUND ErrorReason = 10
-	// NOT_FOUND, never. Metadata: name.
+	// NOT_FOUND, state: it may register. Metadata: name.
 	ErrorReason_ERROR_REASON_INSTANCE_NOT_FOUND ErrorReason = 11
 	// NOT_FOUND, never. Metadata: name.
 	ErrorReason_ERROR_REASON_OPERATION_NOT_FOUND ErrorReason = 12
-	// NOT_FOUND, never. Metadata: name.
+	// NOT_FOUND, state: it may be made known. Metadata: name.
 	ErrorReason_ERROR_REASON_CLUSTER_NOT_FOUND ErrorReason = 14
 	// NOT_FOUND, never. Metadata: name.
 	ErrorReason_ERROR_REASON_TOKEN_NOT_FOUND ErrorReason = 15
@@ -100,7 +101,7 @@ const (
 	ErrorReason_ERROR_REASON_SOURCE_CLUSTER_MISMATCH ErrorReason = 45
 	// FAILED_PRECONDITION, state. Metadata: instance, capability.
 	ErrorReason_ERROR_REASON_CAPABILITY_MISSING ErrorReason = 46
-	// FAILED_PRECONDITION, state: the hook serves another instance. Metadata:
+	// FAILED_PRECONDITION, never: the hook serves another instance. Metadata:
 	// instance.
 	ErrorReason_ERROR_REASON_WRONG_INSTANCE ErrorReason = 47
 	// FAILED_PRECONDITION, state: the hook could not even try (no process, no
@@ -122,10 +123,10 @@ const (
 	// FAILED_PRECONDITION, never: a command of an older permission to run.
 	// Metadata: epoch (the one in force).
 	ErrorReason_ERROR_REASON_EPOCH_STALE ErrorReason = 54
-	// FAILED_PRECONDITION, state: the application may not be started here now.
+	// FAILED_PRECONDITION, pause: the application may not be started here now.
 	// Metadata: cluster (where it belongs), operation (if one is open).
 	ErrorReason_ERROR_REASON_START_NOT_PERMITTED ErrorReason = 55
-	// FAILED_PRECONDITION, state: another agent serves this instance, and the end
+	// FAILED_PRECONDITION, pause: another agent serves this instance, and the end
 	// of the copy it started is not known. Metadata: instance.
 	ErrorReason_ERROR_REASON_INSTANCE_IN_USE ErrorReason = 56
 	// FAILED_PRECONDITION, state: no instance stands by on the target cluster.
@@ -140,7 +141,7 @@ const (
 	// FAILED_PRECONDITION, state: a process of the application is left. Metadata:
 	// instance.
 	ErrorReason_ERROR_REASON_STILL_RUNNING ErrorReason = 61
-	// FAILED_PRECONDITION, state: the scheduler's store was put back from a
+	// FAILED_PRECONDITION, pause: the scheduler's store was put back from a
 	// backup, and nobody has confirmed since where the application runs (see
 	// Application.restore_time). Metadata: application.
 	ErrorReason_ERROR_REASON_RESTORE_UNCONFIRMED ErrorReason = 62

@@ -79,7 +79,7 @@ type GetServerInfoResponse struct {
 	EventRetention *durationpb.Duration `protobuf:"bytes,7,opt,name=event_retention,json=eventRetention,proto3" json:"event_retention,omitempty"`
 	// How long done operations are kept.
 	OperationRetention *durationpb.Duration `protobuf:"bytes,8,opt,name=operation_retention,json=operationRetention,proto3" json:"operation_retention,omitempty"`
-	// Where agents dial in, "host:port"; empty when dialling in is off.
+	// Where agents dial in, "host:port". Empty: where this call went.
 	AttachEndpoint string `protobuf:"bytes,9,opt,name=attach_endpoint,json=attachEndpoint,proto3" json:"attach_endpoint,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache

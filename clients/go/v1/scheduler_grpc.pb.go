@@ -101,7 +101,7 @@ type SchedulerClient interface {
 	// One application.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	GetApplication(ctx context.Context, in *GetApplicationRequest, opts ...grpc.CallOption) (*GetApplicationResponse, error)
 	// Applications, ordered by name.
 	//
@@ -116,7 +116,7 @@ type SchedulerClient interface {
 	// declarative client.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	//	ABORTED              ETAG_MISMATCH          state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
 	//	ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
@@ -128,7 +128,7 @@ type SchedulerClient interface {
 	//	  $S quiesce.v1.Scheduler/MigrateApplication
 	//
 	//	code                 reason                   retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND    never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND    state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT      never
 	//	ABORTED              OPERATION_IN_PROGRESS    pause
 	//	ABORTED              ETAG_MISMATCH            state
@@ -136,7 +136,8 @@ type SchedulerClient interface {
 	//	FAILED_PRECONDITION  ALREADY_ON_TARGET        state
 	//	FAILED_PRECONDITION  NO_INSTANCES             state
 	//	FAILED_PRECONDITION  INSTANCES_MISSING        state
-	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED      state
+	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED      pause (a person has to
+	//	                                              confirm)
 	//	FAILED_PRECONDITION  TARGET_NOT_READY         state (placement agents: no
 	//	                                              standby on the target)
 	MigrateApplication(ctx context.Context, in *MigrateApplicationRequest, opts ...grpc.CallOption) (*MigrateApplicationResponse, error)
@@ -152,14 +153,15 @@ type SchedulerClient interface {
 	//	  $S quiesce.v1.Scheduler/DeleteApplication
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
 	//	ABORTED              OPERATION_IN_PROGRESS  pause (with force: only
 	//	                                            while one is running)
 	//	ABORTED              ETAG_MISMATCH          state
 	//	FAILED_PRECONDITION  NO_INSTANCES           state (not with force)
 	//	FAILED_PRECONDITION  INSTANCES_MISSING      state (not with force)
-	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
+	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to
+	//	                                            confirm)
 	DeleteApplication(ctx context.Context, in *DeleteApplicationRequest, opts ...grpc.CallOption) (*DeleteApplicationResponse, error)
 	// Make a cluster known, with labels. Not required: naming a cluster in an
 	// application or instance makes it known as well.
@@ -171,7 +173,7 @@ type SchedulerClient interface {
 	// One cluster.
 	//
 	//	code                 reason             retry
-	//	NOT_FOUND            CLUSTER_NOT_FOUND  never
+	//	NOT_FOUND            CLUSTER_NOT_FOUND  state
 	GetCluster(ctx context.Context, in *GetClusterRequest, opts ...grpc.CallOption) (*GetClusterResponse, error)
 	// Clusters, ordered by name.
 	//
@@ -182,27 +184,27 @@ type SchedulerClient interface {
 	// Change display_name or labels.
 	//
 	//	code                 reason               retry
-	//	NOT_FOUND            CLUSTER_NOT_FOUND    never
+	//	NOT_FOUND            CLUSTER_NOT_FOUND    state
 	//	ABORTED              ETAG_MISMATCH        state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
 	UpdateCluster(ctx context.Context, in *UpdateClusterRequest, opts ...grpc.CallOption) (*UpdateClusterResponse, error)
 	// Forget a cluster that no application and no instance names.
 	//
 	//	code                 reason               retry
-	//	NOT_FOUND            CLUSTER_NOT_FOUND    never
+	//	NOT_FOUND            CLUSTER_NOT_FOUND    state
 	//	ABORTED              ETAG_MISMATCH        state
 	//	FAILED_PRECONDITION  CLUSTER_IN_USE       state
 	DeleteCluster(ctx context.Context, in *DeleteClusterRequest, opts ...grpc.CallOption) (*DeleteClusterResponse, error)
 	// One instance.
 	//
 	//	code                 reason              retry
-	//	NOT_FOUND            INSTANCE_NOT_FOUND  never
+	//	NOT_FOUND            INSTANCE_NOT_FOUND  state
 	GetInstance(ctx context.Context, in *GetInstanceRequest, opts ...grpc.CallOption) (*GetInstanceResponse, error)
 	// Instances of one application, or of all with parent "applications/-",
 	// ordered by name.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	//	INVALID_ARGUMENT     INVALID_FILTER         never
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
 	ListInstances(ctx context.Context, in *ListInstancesRequest, opts ...grpc.CallOption) (*ListInstancesResponse, error)
@@ -275,7 +277,7 @@ type SchedulerClient interface {
 	//	INVALID_ARGUMENT     INVALID_RESUME_TOKEN  reopen without token
 	//	OUT_OF_RANGE         RESUME_TOKEN_EXPIRED  reopen without token
 	//	RESOURCE_EXHAUSTED   WATCH_TOO_SLOW        reopen with last token
-	//	UNAVAILABLE          NOT_SERVING           reopen with last token
+	//	UNAVAILABLE          NOT_SERVING           pause, with last token
 	WatchOperations(ctx context.Context, in *WatchOperationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchOperationsResponse], error)
 	// Take an operation back. Before the point of no return it becomes CANCELLED,
 	// by way of CANCELLING if hooks have to be asked, and no instance has been
@@ -625,7 +627,7 @@ type SchedulerServer interface {
 	// One application.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	GetApplication(context.Context, *GetApplicationRequest) (*GetApplicationResponse, error)
 	// Applications, ordered by name.
 	//
@@ -640,7 +642,7 @@ type SchedulerServer interface {
 	// declarative client.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	//	ABORTED              ETAG_MISMATCH          state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
 	//	ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
@@ -652,7 +654,7 @@ type SchedulerServer interface {
 	//	  $S quiesce.v1.Scheduler/MigrateApplication
 	//
 	//	code                 reason                   retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND    never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND    state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT      never
 	//	ABORTED              OPERATION_IN_PROGRESS    pause
 	//	ABORTED              ETAG_MISMATCH            state
@@ -660,7 +662,8 @@ type SchedulerServer interface {
 	//	FAILED_PRECONDITION  ALREADY_ON_TARGET        state
 	//	FAILED_PRECONDITION  NO_INSTANCES             state
 	//	FAILED_PRECONDITION  INSTANCES_MISSING        state
-	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED      state
+	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED      pause (a person has to
+	//	                                              confirm)
 	//	FAILED_PRECONDITION  TARGET_NOT_READY         state (placement agents: no
 	//	                                              standby on the target)
 	MigrateApplication(context.Context, *MigrateApplicationRequest) (*MigrateApplicationResponse, error)
@@ -676,14 +679,15 @@ type SchedulerServer interface {
 	//	  $S quiesce.v1.Scheduler/DeleteApplication
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
 	//	ABORTED              OPERATION_IN_PROGRESS  pause (with force: only
 	//	                                            while one is running)
 	//	ABORTED              ETAG_MISMATCH          state
 	//	FAILED_PRECONDITION  NO_INSTANCES           state (not with force)
 	//	FAILED_PRECONDITION  INSTANCES_MISSING      state (not with force)
-	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
+	//	FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to
+	//	                                            confirm)
 	DeleteApplication(context.Context, *DeleteApplicationRequest) (*DeleteApplicationResponse, error)
 	// Make a cluster known, with labels. Not required: naming a cluster in an
 	// application or instance makes it known as well.
@@ -695,7 +699,7 @@ type SchedulerServer interface {
 	// One cluster.
 	//
 	//	code                 reason             retry
-	//	NOT_FOUND            CLUSTER_NOT_FOUND  never
+	//	NOT_FOUND            CLUSTER_NOT_FOUND  state
 	GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error)
 	// Clusters, ordered by name.
 	//
@@ -706,27 +710,27 @@ type SchedulerServer interface {
 	// Change display_name or labels.
 	//
 	//	code                 reason               retry
-	//	NOT_FOUND            CLUSTER_NOT_FOUND    never
+	//	NOT_FOUND            CLUSTER_NOT_FOUND    state
 	//	ABORTED              ETAG_MISMATCH        state
 	//	ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
 	UpdateCluster(context.Context, *UpdateClusterRequest) (*UpdateClusterResponse, error)
 	// Forget a cluster that no application and no instance names.
 	//
 	//	code                 reason               retry
-	//	NOT_FOUND            CLUSTER_NOT_FOUND    never
+	//	NOT_FOUND            CLUSTER_NOT_FOUND    state
 	//	ABORTED              ETAG_MISMATCH        state
 	//	FAILED_PRECONDITION  CLUSTER_IN_USE       state
 	DeleteCluster(context.Context, *DeleteClusterRequest) (*DeleteClusterResponse, error)
 	// One instance.
 	//
 	//	code                 reason              retry
-	//	NOT_FOUND            INSTANCE_NOT_FOUND  never
+	//	NOT_FOUND            INSTANCE_NOT_FOUND  state
 	GetInstance(context.Context, *GetInstanceRequest) (*GetInstanceResponse, error)
 	// Instances of one application, or of all with parent "applications/-",
 	// ordered by name.
 	//
 	//	code                 reason                 retry
-	//	NOT_FOUND            APPLICATION_NOT_FOUND  never
+	//	NOT_FOUND            APPLICATION_NOT_FOUND  state
 	//	INVALID_ARGUMENT     INVALID_FILTER         never
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
 	ListInstances(context.Context, *ListInstancesRequest) (*ListInstancesResponse, error)
@@ -799,7 +803,7 @@ type SchedulerServer interface {
 	//	INVALID_ARGUMENT     INVALID_RESUME_TOKEN  reopen without token
 	//	OUT_OF_RANGE         RESUME_TOKEN_EXPIRED  reopen without token
 	//	RESOURCE_EXHAUSTED   WATCH_TOO_SLOW        reopen with last token
-	//	UNAVAILABLE          NOT_SERVING           reopen with last token
+	//	UNAVAILABLE          NOT_SERVING           pause, with last token
 	WatchOperations(*WatchOperationsRequest, grpc.ServerStreamingServer[WatchOperationsResponse]) error
 	// Take an operation back. Before the point of no return it becomes CANCELLED,
 	// by way of CANCELLING if hooks have to be asked, and no instance has been

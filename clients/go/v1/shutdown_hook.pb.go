@@ -1216,7 +1216,7 @@ const file_quiesce_v1_shutdown_hook_proto_rawDesc = "" +
 	"\x15CheckShutdownResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x1a\n" +
 	"\bfindings\x18\x02 \x03(\tR\bfindings\x12F\n" +
-	"\x11expected_duration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10expectedDuration\"\x8a\x06\n" +
+	"\x11expected_duration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10expectedDuration\"\x8f\x06\n" +
 	"\x0fShutdownRequest\x12\x1f\n" +
 	"\vshutdown_id\x18\x01 \x01(\tR\n" +
 	"shutdownId\x12\x1c\n" +
@@ -1229,8 +1229,8 @@ const file_quiesce_v1_shutdown_hook_proto_rawDesc = "" +
 	"\x12heartbeat_interval\x18\b \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12>\n" +
 	"\rmax_extension\x18\t \x01(\v2\x19.google.protobuf.DurationR\fmaxExtension\x12>\n" +
 	"\rsettle_period\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\fsettlePeriod\x12)\n" +
-	"\x10completion_token\x18\v \x01(\tR\x0fcompletionToken\x12K\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\fsettlePeriod\x12.\n" +
+	"\x10completion_token\x18\v \x01(\tB\x03\x80\x01\x01R\x0fcompletionToken\x12K\n" +
 	"\n" +
 	"parameters\x18\f \x03(\v2+.quiesce.v1.ShutdownRequest.ParametersEntryR\n" +
 	"parameters\x12%\n" +
@@ -1259,11 +1259,11 @@ const file_quiesce_v1_shutdown_hook_proto_rawDesc = "" +
 	"\fgrace_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12?\n" +
 	"\rdeadline_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeadlineTime\x12\x18\n" +
 	"\agranted\x18\x04 \x01(\bR\agranted\"\x18\n" +
-	"\x16UpdateDeadlineResponse\"|\n" +
+	"\x16UpdateDeadlineResponse\"\x81\x01\n" +
 	"\x16KillApplicationRequest\x12\x1f\n" +
 	"\vshutdown_id\x18\x01 \x01(\tR\n" +
-	"shutdownId\x12)\n" +
-	"\x10completion_token\x18\x02 \x01(\tR\x0fcompletionToken\x12\x16\n" +
+	"shutdownId\x12.\n" +
+	"\x10completion_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x0fcompletionToken\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"M\n" +
 	"\x17KillApplicationResponse\x122\n" +
 	"\x06status\x18\x01 \x01(\v2\x1a.quiesce.v1.ShutdownStatusR\x06status\"\xe2\x03\n" +

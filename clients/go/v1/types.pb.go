@@ -3957,7 +3957,7 @@ const file_quiesce_v1_types_proto_rawDesc = "" +
 	"maxBackoff\x122\n" +
 	"\x12backoff_multiplier\x18\x04 \x01(\x01H\x01R\x11backoffMultiplier\x88\x01\x01B\x0f\n" +
 	"\r_max_attemptsB\x15\n" +
-	"\x13_backoff_multiplier\"\xba\x03\n" +
+	"\x13_backoff_multiplier\"\xbf\x03\n" +
 	"\x0eShutdownStatus\x12\x1f\n" +
 	"\vshutdown_id\x18\x01 \x01(\tR\n" +
 	"shutdownId\x12\x1a\n" +
@@ -3969,9 +3969,9 @@ const file_quiesce_v1_types_proto_rawDesc = "" +
 	"\vreport_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"reportTime\x12I\n" +
 	"\x13wanted_grace_period\x18\b \x01(\v2\x19.google.protobuf.DurationR\x11wantedGracePeriod\x12.\n" +
-	"\x06result\x18\t \x01(\v2\x16.quiesce.v1.StopResultR\x06result\x12)\n" +
+	"\x06result\x18\t \x01(\v2\x16.quiesce.v1.StopResultR\x06result\x12.\n" +
 	"\x10completion_token\x18\n" +
-	" \x01(\tR\x0fcompletionTokenB\n" +
+	" \x01(\tB\x03\x80\x01\x01R\x0fcompletionTokenB\n" +
 	"\n" +
 	"\b_percent\"\xad\x04\n" +
 	"\n" +

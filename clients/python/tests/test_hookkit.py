@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import grpc
 import pytest
 from conftest import CA, EXAMPLES, OPEN, SECURE, World, eventually
 from google.protobuf import duration_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import quiesce
 from quiesce.hookkit import Hook, Process, Scheduler
@@ -327,6 +330,59 @@ def test_wrong_requests_and_strangers_change_nothing(direct: Direct) -> None:
         direct.stub.CancelShutdown(shutdown_hook_pb2.CancelShutdownRequest(), metadata=direct.metadata)
     assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert direct.stops == 0
+
+
+def pair_of_another_ca(place: Path) -> tuple[Path, Path]:
+    """Certificate and key."""
+    quiesce_program = Path(os.environ["QUIESCE_TEST_AGENT"]).with_name("quiesce")
+    for arguments in (["init", str(place)], ["issue", str(place), "127.0.0.1"]):
+        subprocess.run([quiesce_program, "pki", *arguments], check=True, stdout=subprocess.DEVNULL)
+    return place / "127.0.0.1.pem", place / "127.0.0.1.key"
+
+
+def test_with_a_client_ca_only_who_has_its_certificate_and_the_token_is_let_in(tmp_path: Path) -> None:
+    cert, key = Path(os.environ["QUIESCE_TEST_CERT"]), Path(os.environ["QUIESCE_TEST_KEY"])
+    hook = Hook("applications/shop/instances/one", stop=lambda request: None, running=lambda: True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    files = {"cert": cert, "key": key, "client_ca": CA}
+    thread = threading.Thread(target=hook.listen, args=(address,), kwargs={"hook_token": "a-hook-token", **files})
+    thread.start()
+
+    def ask(pair: tuple[Path, Path] | None, metadata: Metadata, patient: bool) -> str:
+        shown = (pair[1].read_bytes(), pair[0].read_bytes()) if pair else (None, None)
+        credentials = grpc.ssl_channel_credentials(Path(CA).read_bytes(), *shown)
+        with grpc.secure_channel(address, credentials) as channel:
+            stub = shutdown_hook_pb2_grpc.ShutdownHookStub(channel)
+            request = shutdown_hook_pb2.GetHookInfoRequest()
+            return stub.GetHookInfo(request, metadata=metadata, wait_for_ready=patient, timeout=30).info.instance
+
+    try:
+        token: Metadata = (("authorization", "Bearer a-hook-token"),)
+        assert ask((cert, key), token, True) == "applications/shop/instances/one"
+        with pytest.raises(grpc.RpcError) as error:
+            ask((cert, key), (), True)
+        assert quiesce.Problem.of(error.value).reason == "CREDENTIALS_INVALID"
+        for stranger in (None, pair_of_another_ca(tmp_path / "pki")):
+            with pytest.raises(grpc.RpcError) as error:
+                ask(stranger, token, False)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE, "turned away before the call"
+    finally:
+        hook.close()
+        thread.join()
+
+
+def test_whether_it_serves_is_for_everybody_and_what_it_serves_for_who_has_the_token(direct: Direct) -> None:
+    health = health_pb2_grpc.HealthStub(direct.channel)
+    answer = health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=30)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    ask = reflection_pb2_grpc.ServerReflectionStub(direct.channel).ServerReflectionInfo
+    wanted = reflection_pb2.ServerReflectionRequest(list_services="*")
+    (listed,) = ask(iter([wanted]), metadata=direct.metadata, timeout=30)
+    assert "quiesce.v1.ShutdownHook" in [service.name for service in listed.list_services_response.service]
+    with pytest.raises(grpc.RpcError) as error:
+        list(ask(iter([wanted]), timeout=30))
+    assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_the_completion_token_is_not_written_down(direct: Direct, tmp_path: Path) -> None:

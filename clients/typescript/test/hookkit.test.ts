@@ -4,12 +4,12 @@ import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, statSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { type CallOptions, type Client, Code, createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { Problem } from "../src/client.js";
 import { Hook, Process } from "../src/hookkit.js";
 import {
@@ -340,6 +340,51 @@ test("wrong requests and strangers change nothing", async (t) => {
   }
   assert.equal((await refusedBy(direct.stub.cancelShutdown({}, direct.authorized))).code, Code.Unimplemented);
   assert.equal(direct.stops, 0);
+});
+
+/** Certificate and key that another CA has signed. */
+function pairOfAnotherCa(place: string): { cert: string; key: string } {
+  const quiesce = join(dirname(process.env.QUIESCE_TEST_AGENT ?? ""), "quiesce");
+  for (const args of [["init", place], ["issue", place, "127.0.0.1"]]) {
+    assert.equal(spawnSync(quiesce, ["pki", ...args]).status, 0);
+  }
+  return { cert: join(place, "127.0.0.1.pem"), key: join(place, "127.0.0.1.key") };
+}
+
+test("with a client CA only who has its certificate and the token is let in", async (t) => {
+  const place = mkdtempSync(join(tmpdir(), "quiesce-test-"));
+  const own = { cert: process.env.QUIESCE_TEST_CERT ?? "", key: process.env.QUIESCE_TEST_KEY ?? "" };
+  const instance = "applications/shop/instances/one";
+  const hook = new Hook({ instance, log: () => {}, running: () => true, stop: () => {} });
+  let served = Promise.resolve();
+  const address = await new Promise<string>((listening) => {
+    const options = { host: "127.0.0.1", port: 0, hookToken: "a-hook-token", ...own, clientCa: CA };
+    served = hook.listen(options, listening);
+  });
+  t.after(async () => {
+    hook.close();
+    await served;
+    rmSync(place, { recursive: true });
+  });
+  const ask = async (pair: { cert?: string; key?: string }, headers: Record<string, string>): Promise<string> => {
+    const [cert, key] = [pair.cert, pair.key].map((file) => (file === undefined ? undefined : readFileSync(file)));
+    const nodeOptions = { ca: readFileSync(CA), ...(cert && key && { cert, key }) };
+    const sessions = new Http2SessionManager(address, undefined, nodeOptions);
+    const transport = createGrpcTransport({ baseUrl: address, sessionManager: sessions });
+    try {
+      return (await createClient(ShutdownHook, transport).getHookInfo({}, { headers })).info?.instance ?? "";
+    } finally {
+      sessions.abort();
+    }
+  };
+  const token = { authorization: "Bearer a-hook-token" };
+  assert.equal(await ask(own, token), instance);
+  assert.equal((await refusedBy(ask(own, {}))).reason, "CREDENTIALS_INVALID");
+  for (const stranger of [{}, pairOfAnotherCa(join(place, "pki"))]) {
+    const problem = await refusedBy(ask(stranger, token));
+    assert.equal(problem.reason, "", "turned away before the call");
+    assert.notEqual(problem.code, Code.Unauthenticated);
+  }
 });
 
 test("the completion token is not written down", async (t) => {

@@ -28,6 +28,7 @@ pub mod hook;
 pub mod output;
 mod raw;
 pub mod reach;
+mod reflection;
 pub mod rules;
 pub mod run;
 pub mod scheduler;

@@ -30,6 +30,7 @@ macro_rules! checks {
     };
 }
 
+mod admitting;
 pub mod args;
 mod attempts;
 mod completion;
@@ -44,6 +45,7 @@ mod operations;
 mod resources;
 mod rules;
 pub mod stage;
+mod starting;
 pub mod subject;
 mod watches;
 
@@ -76,6 +78,8 @@ pub const GROUPS: &[Group] = &[
     Group { name: "lists", checks: lists::CHECKS },
     Group { name: "operations", checks: operations::CHECKS },
     Group { name: "attempts", checks: attempts::CHECKS },
+    Group { name: "starting", checks: starting::CHECKS },
+    Group { name: "admitting", checks: admitting::CHECKS },
     Group { name: "extensions", checks: extensions::CHECKS },
     Group { name: "completion", checks: completion::CHECKS },
     Group { name: "deciding", checks: deciding::CHECKS },
@@ -148,7 +152,7 @@ async fn perform(subject: &Subject, known: &Known, check: &Check) -> Result<(), 
         Err(_elapsed) => Err(Stop::failed(format!("an end of this check within {CHECK_LIMIT:?}"), "it hangs")),
     };
     // A verdict comes before a stage that cannot be cleared.
-    let cleared = stage.clear().await;
+    let cleared = stage.clear(verdict.is_err()).await;
     verdict.and(cleared)
 }
 

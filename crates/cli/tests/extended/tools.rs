@@ -38,6 +38,14 @@ pub(crate) fn buf() -> PathBuf {
     )
 }
 
+/// An example of the workspace, which the step "tests" of `.ci/run` builds along.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let example = program.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(example.exists(), "build it first: cargo build --example {name}");
+    example
+}
+
 fn version(name: &str) -> &'static str {
     let mut lines = SAID.iter().flat_map(|text| text.lines());
     let line = lines.find_map(|line| line.strip_prefix("readonly ")?.strip_prefix(name)?.strip_prefix('='));

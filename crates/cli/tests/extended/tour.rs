@@ -105,10 +105,32 @@ fn grpcurl(pages: &mut Pages, shell: &mut Shell) {
     let proto = concat!("--schema ", env!("CARGO_MANIFEST_DIR"), "/../../proto");
     let listed = shell.does(&pages.take("buf curl --protocol grpcweb --schema proto").replace("--schema proto", proto));
     assert_eq!(listed.trim(), "{}", "nothing rests");
+    descriptor_set(pages, shell);
     // Errors come decoded.
     let missing =
         shell.fails("grpcurl -plaintext -d '{\"name\":\"applications/none\"}' $S quiesce.v1.Scheduler/GetApplication");
     assert!(missing.contains("google.rpc.ErrorInfo") && missing.contains("APPLICATION_NOT_FOUND"), "{missing}");
+}
+
+/// The contract in a file.
+fn descriptor_set(pages: &mut Pages, shell: &mut Shell) {
+    let make = pages.take("cargo run --example descriptor-set quiesce-v1.binpb");
+    let example = tools::example("descriptor-set");
+    shell.does(&make.replace("cargo run --example descriptor-set", &example.display().to_string()));
+    let described = shell.does(&pages.take("grpcurl -protoset quiesce-v1.binpb describe"));
+    says(&described, "rpc Shutdown ( .quiesce.v1.ShutdownRequest ) returns ( stream .quiesce.v1.ShutdownResponse )");
+    says(&described, "never (a later attempt runs)");
+    let known = pages.take("grpcurl -plaintext -protoset quiesce-v1.binpb");
+    says(&shell.does(&known), "\"protocolVersion\": \"1.0\"");
+    let refused = format!(
+        "{} -d '{{\"name\":\"applications/none\"}}' {}",
+        "grpcurl -plaintext -protoset quiesce-v1.binpb", "$S quiesce.v1.Scheduler/GetApplication"
+    );
+    says(&shell.fails(&refused), "APPLICATION_NOT_FOUND");
+    says(
+        &shell.does(&pages.take("buf curl --protocol grpc --http2-prior-knowledge --schema quiesce-v1.binpb")),
+        "\"protocolVersion\"",
+    );
 }
 
 /// What docs/operations.md says of TLS and tokens, on an address that is not loopback.

@@ -11,10 +11,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Request, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
-use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::reports::show;
 use super::stage::{PLENTY, POLL, Running, Stage};
@@ -22,7 +18,7 @@ use crate::check::{Check, Level, Need, Stop, Verdict, code_name, expect, tell};
 use crate::fixture::Mode;
 use crate::raw::{RawRequest, UNKNOWN_FIELD};
 use crate::reach::{Credential, Hook};
-use crate::rules;
+use crate::{reflection, rules};
 
 /// What the contract gives GetHookInfo.
 const INFO_LIMIT: Duration = Duration::from_secs(2);
@@ -112,7 +108,7 @@ pub(super) const CHECKS: &[Check] = &[
         level: Level::Should,
         title: "reflection lists quiesce.v1.ShutdownHook, and no service of the scheduler",
         rule: rules::UNANNOUNCED,
-        advice: "Serve reflection (v1) and register the services that are served, no others.",
+        advice: "Serve reflection (v1, or v1alpha) and register the services that are served, no others.",
         needs: &[],
         run: |stage| Box::pin(reflects(stage)),
     },
@@ -293,19 +289,13 @@ async fn is_healthy(stage: &Stage) -> Verdict {
 async fn reflects(stage: &Stage) -> Verdict {
     let running = stage.start(Mode::Fast).await?;
     let credential = Credential::new(stage.subject.bearer().as_deref());
-    let mut client = ServerReflectionClient::with_interceptor(running.connection.line.channel.clone(), credential);
-    let asked = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
-    };
+    let channel = running.connection.line.channel.clone();
     let expected = "a list of services with quiesce.v1.ShutdownHook";
-    let failed = |status: Status| Stop::failed(expected, tell(&status));
-    let mut answers = client.server_reflection_info(tokio_stream::once(asked)).await.map_err(failed)?.into_inner();
-    let answer = answers.message().await.map_err(failed)?.and_then(|answer| answer.message_response);
-    let Some(MessageResponse::ListServicesResponse(list)) = answer else {
-        return Err(Stop::failed(expected, "another answer"));
+    let names = match reflection::services(channel.clone(), credential.clone()).await {
+        Err(status) if status.code() == Code::Unimplemented => reflection::services_by_alpha(channel, credential).await,
+        answer => answer,
     };
-    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    let names = names.map_err(|status| Stop::failed(expected, tell(&status)))?;
     expect(names.iter().any(|name| name == "quiesce.v1.ShutdownHook"), expected, format!("{names:?}"))?;
     let foreign = names.iter().find(|name| name.starts_with("quiesce.v1.") && *name != "quiesce.v1.ShutdownHook");
     expect(foreign.is_none(), "no service that a hook does not serve", format!("{names:?}"))

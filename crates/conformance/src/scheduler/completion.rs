@@ -70,6 +70,9 @@ async fn behind_a_break(stage: &Stage) -> Verdict {
     expect(found.attempt == 1, "attempt 1", found.attempt)
 }
 
+/// How long a result that was refused has for an effect that it must not have; there is no sign of its absence to wait for.
+const A_WHILE: Duration = Duration::from_millis(300);
+
 async fn foreign_tokens(stage: &Stage) -> Verdict {
     let name = stage.create(stage.unmade(quick())).await?.name;
     let still = [stopping(), vec![Act::Result(Outcome::StillRunning, v1::Evidence::Unspecified)]].concat();
@@ -95,7 +98,7 @@ async fn foreign_tokens(stage: &Stage) -> Verdict {
     }
     let late = complete(stage, &old, &old.completion_token, result(Outcome::Stopped)).await;
     refused(late, &[Code::FailedPrecondition], "COMPLETION_TOKEN_STALE")?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(A_WHILE).await;
     let found = stage.operation(&operation).await?;
     let none = found.counts.as_ref().is_some_and(|counts| counts.stopped == 0);
     expect(none && found.state() == State::Stopping, "both still stopping", format!("{:?}", found.counts))

@@ -6,12 +6,12 @@ use quiesce_protocol::v1::stop_result::Outcome;
 use tonic::{Code, Status};
 
 use super::fake::{Act, Call, Fake, Script, deaf, drains, stopped, stopping, stops, waits};
-use super::stage::{PLENTY, REASON, Stage, Staged, millis, once, patient, quick};
+use super::stage::{PLENTY, REASON, Stage, Staged, hasty, millis, once, patient, quick};
 use super::{Check, rules};
 use crate::check::{Stop, Verdict, expect, refused, tell};
 
 pub(super) const CHECKS: &[Check] = checks! {
-    C01 Must "cancelled in BACKING_OFF before anything was told to stop: CANCELLED",
+    C01 Must "cancelled in PREPARING or BACKING_OFF, before anything was told to stop: CANCELLED",
         rules::CANCEL, "Nothing was told to stop: close the operation.", [], before_the_first;
     C02 Must "cancelled while DRAINING: CancelShutdown is called, CANCELLED",
         rules::CANCEL, "Ask the hooks, and wait for OUTCOME_CANCELLED.", [], draining;
@@ -33,6 +33,12 @@ pub(super) const CHECKS: &[Check] = checks! {
         rules::FORCED, "Close the older one with superseded_by, in the same step.", [], supersedes;
     C11 Must "a forced deletion with all hooks gone: SUCCEEDED, counted as unverified",
         rules::FORCED, "Give up what cannot be reached, and write it down.", [], hooks_gone;
+    C12 Must "require_confirmation: rests in STOPPED until ConfirmOperation, which may be repeated",
+        rules::CONFIRM, "Wait for the caller, and say so in awaiting_confirmation.", [], confirmed;
+    C13 Must "ConfirmOperation when nothing is awaited: OPERATION_NOT_CONFIRMABLE",
+        rules::CONFIRM, "Look at the state, in the same step that changes it.", [], unconfirmable;
+    C14 Must "cancelled instead of confirmed: ROLLED_BACK, the source is started again under a higher epoch",
+        rules::TAKEN_BACK, "Start what is held.", [], unconfirmed;
 };
 
 fn fine<T>(what: &str, answer: Result<T, Status>) -> Result<T, Stop> {
@@ -73,7 +79,17 @@ async fn before_the_first(stage: &Stage) -> Verdict {
     expect(found.done, "done", "not done")?;
     expect(staged.hook.ids().len() == before, "no further Shutdown", staged.hook.ids().len())?;
     let application = stage.get_application(&staged.name).await?;
-    expect(application.active_operation.is_empty(), "the application free", application.active_operation)
+    expect(application.active_operation.is_empty(), "the application free", application.active_operation)?;
+    let policy = v1::ShutdownPolicy { accept_timeout: millis(30_000), ..patient() };
+    let script = Script { check_hangs: true, ..Script::of([stops()]) };
+    let staged = stage.staged(policy, script).await?;
+    let operation = stage.migrate(&staged.name).await?;
+    let checked = |calls: &[(_, Call)]| calls.iter().any(|(_, call)| matches!(call, Call::Check));
+    expect(staged.hook.told(PLENTY, checked).await, "CheckShutdown", "none")?;
+    stage.until_state(&operation, State::Preparing).await?;
+    fine("CancelOperation", stage.try_cancel(&operation).await)?;
+    stage.until_state(&operation, State::Cancelled).await?;
+    expect(staged.hook.ids().is_empty(), "no Shutdown", staged.hook.ids().len())
 }
 
 async fn draining(stage: &Stage) -> Verdict {
@@ -206,7 +222,7 @@ async fn supersedes(stage: &Stage) -> Verdict {
 }
 
 async fn hooks_gone(stage: &Stage) -> Verdict {
-    let staged = stage.staged(once(), Script::of([waits()])).await?;
+    let staged = stage.staged(hasty(once()), Script::of([waits()])).await?;
     staged.hook.vanish();
     let request = v1::DeleteApplicationRequest { force: true, ..stage.deletion(&staged.name) };
     let operation = fine("a forced deletion", stage.try_delete(request).await)?.name;
@@ -215,4 +231,55 @@ async fn hooks_gone(stage: &Stage) -> Verdict {
     expect(unverified == 1, "counts.unverified 1", unverified)?;
     let named = found.overrides.iter().any(|entry| !entry.instance.is_empty());
     expect(named, "the instance in overrides", format!("{:?}", found.overrides))
+}
+
+/// A migration that waits for its caller.
+async fn unsure(stage: &Stage) -> Result<(Staged, String), Stop> {
+    let external = v1::ExternalPlacement { require_confirmation: true };
+    let placement = Some(v1::Placement { driver: Some(v1::placement::Driver::External(external)) });
+    let name = stage.create(v1::Application { placement, ..stage.unmade(patient()) }).await?.name;
+    let hook = stage.instance(&name, "one", Script::of([stops()])).await?;
+    let staged = Staged { name, hook };
+    let operation = stage.migrate(&staged.name).await?;
+    let found = stage.until(&operation, "STOPPED, awaiting_confirmation", |found| found.awaiting_confirmation).await?;
+    expect(found.state() == State::Stopped, "STOPPED", found.state().as_str_name())?;
+    expect(!found.advice.is_empty(), "advice for people", "none")?;
+    Ok((staged, operation))
+}
+
+async fn try_confirm(stage: &Stage, operation: &str) -> Result<v1::Operation, Status> {
+    let request = v1::ConfirmOperationRequest { name: operation.to_owned(), reason: REASON.to_owned() };
+    Ok(stage.calls().scheduler.confirm_operation(request).await?.into_inner().operation.unwrap_or_default())
+}
+
+async fn confirmed(stage: &Stage) -> Verdict {
+    let (staged, operation) = unsure(stage).await?;
+    let before = stage.get_application(&staged.name).await?;
+    let fits = before.cluster == stage.cluster("a") && before.active_operation == operation;
+    expect(fits, "the application where it was, until it is confirmed", format!("{before:?}"))?;
+    fine("ConfirmOperation", try_confirm(stage, &operation).await)?;
+    stage.until_state(&operation, State::Succeeded).await?;
+    fine("ConfirmOperation again", try_confirm(stage, &operation).await)?;
+    let cluster = stage.get_application(&staged.name).await?.cluster;
+    expect(cluster == stage.cluster("b"), stage.cluster("b"), cluster)
+}
+
+async fn unconfirmable(stage: &Stage) -> Verdict {
+    let staged = stage.staged(patient(), Script::of([waits()])).await?;
+    let operation = stage.migrate(&staged.name).await?;
+    stage.until_state(&operation, State::Stopping).await?;
+    refused(try_confirm(stage, &operation).await, &[Code::FailedPrecondition], "OPERATION_NOT_CONFIRMABLE")?;
+    staged.hook.release();
+    stage.until_state(&operation, State::Succeeded).await.map(drop)
+}
+
+async fn unconfirmed(stage: &Stage) -> Verdict {
+    let (staged, operation) = unsure(stage).await?;
+    fine("CancelOperation", stage.try_cancel(&operation).await)?;
+    stage.until_state(&operation, State::RolledBack).await?;
+    let stopped = staged.hook.shutdowns().last().map_or(0, |request| request.epoch);
+    let started = staged.hook.starts().last().map_or(0, |(_, request)| request.epoch);
+    expect(started > stopped, format!("a start under an epoch above {stopped}"), started)?;
+    let cluster = stage.get_application(&staged.name).await?.cluster;
+    expect(cluster == stage.cluster("a"), stage.cluster("a"), cluster)
 }

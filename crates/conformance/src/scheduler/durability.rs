@@ -1,5 +1,7 @@
 //! D: what a restart keeps.
 
+use std::time::Duration;
+
 use quiesce_protocol::v1;
 use quiesce_protocol::v1::failure::Reason;
 use quiesce_protocol::v1::operation::State;
@@ -19,6 +21,8 @@ pub(super) const CHECKS: &[Check] = checks! {
         rules::RETENTION, "Store the id together with the operation.", [Need::Restart], remembered;
     D04 Must "after a restart timers go on: the grace period is not granted twice",
         rules::TIMERS, "Store when the grace period began, or what is left of it.", [Need::Restart], timers;
+    D05 Must "starts in STARTING and ROLLING_BACK are joined after a restart, each under its epoch, and go on",
+        rules::START_JOIN, "Store the epoch before you order the start.", [Need::Restart], starts;
 };
 
 async fn survives(stage: &Stage) -> Verdict {
@@ -85,6 +89,10 @@ async fn remembered(stage: &Stage) -> Verdict {
     expect(again.name == first.name, first.name, again.name)
 }
 
+/// How much of the grace period of D04 is over before the restart. It is what an operation ends later that grants it twice;
+/// the times in records are compared by the second, with two seconds for a machine that is busy.
+const USED_UP: Duration = Duration::from_secs(3);
+
 async fn timers(stage: &Stage) -> Verdict {
     let policy = v1::ShutdownPolicy { grace_period: millis(6_000), heartbeat_timeout: millis(10_000), ..once() };
     let staged = stage.staged(policy, Script::of([deaf()])).await?;
@@ -92,7 +100,7 @@ async fn timers(stage: &Stage) -> Verdict {
     let begun = |found: &v1::Operation| found.deadline_time.is_some();
     let before = stage.until(&operation, "a deadline", begun).await?.deadline_time.unwrap_or_default();
     let began = Instant::now();
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    tokio::time::sleep(USED_UP).await;
     stage.restart().await?;
     stage.until(&operation, "the operation after the restart", begun).await?;
     let found = stage.until_state(&operation, State::Degraded).await?;
@@ -103,4 +111,20 @@ async fn timers(stage: &Stage) -> Verdict {
     // Granted twice it would end three seconds later, at least.
     let late = end - before.seconds;
     expect(late <= 2, "the end of the grace period as it was before", format!("{late} s later, {took:?} in all"))
+}
+
+async fn starts(stage: &Stage) -> Verdict {
+    let (forth, _source, target) = super::starting::under_way(stage).await?;
+    let (back, source) = super::starting::going_back(stage).await?;
+    stage.restart().await?;
+    for (operation, hook, state) in [(forth, target, State::Succeeded), (back, source, State::RolledBack)] {
+        let again = hook.told(PLENTY, |_| hook.starts().len() >= 2).await;
+        expect(again, "the start asked for again", hook.starts().len())?;
+        hook.release();
+        stage.until_state(&operation, state).await?;
+        let epochs: Vec<_> = hook.starts().iter().map(|(_, request)| request.epoch).collect();
+        let same = epochs.iter().all(|epoch| *epoch == epochs[0]);
+        expect(same, "the same epoch after the restart", format!("{epochs:?}"))?;
+    }
+    Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use quiesce_protocol::v1;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -15,6 +14,7 @@ use super::stage::{Stage, ok, patient, some};
 use super::subject::Calls;
 use super::{Check, Need, rules};
 use crate::check::{Stop, Verdict, expect, reason, tell};
+use crate::reflection;
 
 pub(super) const CHECKS: &[Check] = checks! {
     E01 Must "every error has one ErrorInfo with a known reason, and the code and details that go with it",
@@ -240,37 +240,17 @@ async fn health_and_reflection(stage: &Stage) -> Verdict {
     expect(answer.status() == ServingStatus::Serving, "SERVING", answer.status().as_str_name())?;
     let expected = ["quiesce.v1.Scheduler", "quiesce.v1.AgentGateway"];
 
-    use tonic_reflection::pb::{v1 as new, v1alpha as old};
-    let mut listed = Vec::new();
-    let list = new::server_reflection_request::MessageRequest::ListServices(String::new());
-    let request = new::ServerReflectionRequest { message_request: Some(list), ..Default::default() };
-    let mut client =
-        new::server_reflection_client::ServerReflectionClient::with_interceptor(channel.clone(), credential.clone());
-    let request = futures::stream::once(async { request });
-    let mut answers = ok("reflection v1", client.server_reflection_info(request).await)?;
-    if let Some(Ok(answer)) = answers.next().await
-        && let Some(new::server_reflection_response::MessageResponse::ListServicesResponse(services)) =
-            answer.message_response
-    {
-        listed.extend(services.service.into_iter().map(|service| service.name));
+    let listed = [
+        ("v1", reflection::services(channel.clone(), credential.clone()).await),
+        ("v1alpha", reflection::services_by_alpha(channel, credential).await),
+    ];
+    for (version, listed) in listed {
+        let wanted = format!("reflection {version} lists {expected:?}");
+        let listed = listed.map_err(|status| Stop::failed(&wanted, tell(&status)))?;
+        let all = expected.iter().all(|name| listed.iter().any(|listed| listed == name));
+        expect(all, wanted, format!("{listed:?}"))?;
     }
-    let all = expected.iter().all(|name| listed.iter().any(|listed| listed == name));
-    expect(all, format!("reflection v1 lists {expected:?}"), format!("{listed:?}"))?;
-
-    let mut listed = Vec::new();
-    let list = old::server_reflection_request::MessageRequest::ListServices(String::new());
-    let request = old::ServerReflectionRequest { message_request: Some(list), ..Default::default() };
-    let mut client = old::server_reflection_client::ServerReflectionClient::with_interceptor(channel, credential);
-    let request = futures::stream::once(async { request });
-    let mut answers = ok("reflection v1alpha", client.server_reflection_info(request).await)?;
-    if let Some(Ok(answer)) = answers.next().await
-        && let Some(old::server_reflection_response::MessageResponse::ListServicesResponse(services)) =
-            answer.message_response
-    {
-        listed.extend(services.service.into_iter().map(|service| service.name));
-    }
-    let all = expected.iter().all(|name| listed.iter().any(|listed| listed == name));
-    expect(all, format!("reflection v1alpha lists {expected:?}"), format!("{listed:?}"))
+    Ok(())
 }
 
 async fn deadline(stage: &Stage) -> Verdict {

@@ -13,6 +13,7 @@ use futures::stream::{self, Stream, StreamExt as _};
 use quiesce_protocol::v1;
 use quiesce_protocol::v1::hook_info::AppState;
 use quiesce_protocol::v1::shutdown_hook_server::{ShutdownHook, ShutdownHookServer};
+use quiesce_protocol::v1::start_result::Outcome as Started;
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_runtime::machine::Socket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -100,6 +101,19 @@ pub(crate) fn drains() -> Vec<Act> {
     ]
 }
 
+/// How a start goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It is ready at once.
+    Ready,
+    /// It does not come up.
+    Fails,
+    /// The call breaks behind the first report; asked again it is ready.
+    Breaks,
+    /// It is ready when the check says so.
+    UntilReleased,
+}
+
 /// What a hook is told to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
@@ -111,6 +125,10 @@ pub(crate) struct Script {
     pub(crate) findings: Vec<String>,
     /// Acts of the first shutdown id, of the second, ...; the last list is for all further ones.
     pub(crate) shutdowns: Vec<Vec<Act>>,
+    /// How the start under the first epoch goes, under the second, ...; the last is for all further ones.
+    pub(crate) starts: Vec<Start>,
+    /// CheckShutdown is not answered.
+    pub(crate) check_hangs: bool,
     /// KillApplication is answered, and nothing is killed.
     pub(crate) kill_ignored: bool,
     /// CancelShutdown comes too late.
@@ -134,9 +152,23 @@ impl Script {
             away: false,
             findings: Vec::new(),
             shutdowns: shutdowns.into_iter().collect(),
+            starts: vec![self::Start::Ready],
+            check_hangs: false,
             kill_ignored: false,
             cancel_late: false,
         }
+    }
+
+    /// A hook that holds its application and has not been told anything yet.
+    pub(crate) fn standby(starts: impl IntoIterator<Item = Start>) -> Self {
+        let mut script = Self { starts: starts.into_iter().collect(), ..Self::of([stops()]) };
+        script.info.app_state = AppState::Held.into();
+        script
+    }
+
+    /// Whose starts go like this.
+    pub(crate) fn starting(self, starts: impl IntoIterator<Item = Start>) -> Self {
+        Self { starts: starts.into_iter().collect(), ..self }
     }
 
     /// Without a capability.
@@ -162,7 +194,9 @@ pub(crate) enum Call {
     /// KillApplication.
     Kill(v1::KillApplicationRequest),
     /// StartApplication.
-    Start,
+    Start(Box<v1::StartApplicationRequest>),
+    /// ConcludeShutdown.
+    Conclude(v1::ConcludeShutdownRequest),
 }
 
 /// A scripted hook. Clones are the same hook.
@@ -202,10 +236,18 @@ struct State {
     script: Script,
     calls: Vec<(Instant, Call)>,
     runs: BTreeMap<String, Run>,
+    starts: BTreeMap<i64, Launch>,
     released: bool,
     killed: bool,
     cancelled: bool,
     surrendered: bool,
+}
+
+/// The start under one epoch.
+struct Launch {
+    start: Start,
+    sequence: i32,
+    calls: usize,
 }
 
 #[derive(Clone)]
@@ -234,6 +276,7 @@ impl Fake {
             script,
             calls: Vec::new(),
             runs: BTreeMap::new(),
+            starts: BTreeMap::new(),
             released: false,
             killed: false,
             cancelled: false,
@@ -331,6 +374,18 @@ impl Fake {
         self.calls().into_iter().filter_map(pick).collect()
     }
 
+    /// Every StartApplication so far, and when.
+    pub(crate) fn starts(&self) -> Vec<(Instant, v1::StartApplicationRequest)> {
+        let pick = |(at, call)| if let Call::Start(request) = call { Some((at, *request)) } else { None };
+        self.calls().into_iter().filter_map(pick).collect()
+    }
+
+    /// Every ConcludeShutdown so far.
+    pub(crate) fn conclusions(&self) -> Vec<v1::ConcludeShutdownRequest> {
+        let pick = |(_, call)| if let Call::Conclude(request) = call { Some(request) } else { None };
+        self.calls().into_iter().filter_map(pick).collect()
+    }
+
     /// Whether the calls fulfil `reached` within `limit`.
     pub(crate) async fn told(&self, limit: Duration, reached: impl Fn(&[(Instant, Call)]) -> bool) -> bool {
         let mut state = self.state.subscribe();
@@ -425,6 +480,58 @@ impl Fake {
         say(out, self.finish(id, Outcome::NotRunning, v1::Evidence::GroupEmpty, true)).await
     }
 
+    /// The next report of the start under `epoch`.
+    fn start_report(&self, epoch: i64, phase: v1::StartPhase, outcome: Option<Started>) -> v1::StartStatus {
+        let mut sequence = 0;
+        self.state.send_modify(|state| {
+            if let Some(launch) = state.starts.get_mut(&epoch) {
+                launch.sequence += 1;
+                sequence = launch.sequence;
+            }
+        });
+        let result = outcome.map(|outcome| v1::StartResult { outcome: outcome.into(), ..Default::default() });
+        v1::StartStatus { epoch, sequence, phase: phase.into(), result, ..Default::default() }
+    }
+
+    /// Starts as the script has it for this epoch.
+    async fn bring_up(&self, request: &v1::StartApplicationRequest, out: &Starts) -> Result<(), Gone> {
+        let epoch = request.epoch;
+        let mut how = (Start::Ready, 1);
+        self.state.send_modify(|state| {
+            let number = state.starts.len();
+            let start = state.script.starts.get(number).or(state.script.starts.last()).copied();
+            let start = start.unwrap_or(Start::Ready);
+            let launch = state.starts.entry(epoch).or_insert(Launch { start, sequence: 0, calls: 0 });
+            launch.calls += 1;
+            how = (launch.start, launch.calls);
+            state.script.info.epoch = epoch;
+            state.script.info.app_state = AppState::Starting.into();
+        });
+        let answer = |status| async { out.send(status).await.map_err(|_gone| Gone) };
+        let report = |status| Ok(v1::StartApplicationResponse { status: Some(status) });
+        answer(report(self.start_report(epoch, v1::StartPhase::Accepted, None))).await?;
+        match how {
+            (Start::Breaks, 1) => return answer(Err(error(Code::Unavailable, ""))).await,
+            (Start::Fails, _) => {
+                self.change(|script| script.info.app_state = AppState::Held.into());
+                let failed = self.start_report(epoch, v1::StartPhase::Failed, Some(Started::Failed));
+                return answer(report(failed)).await;
+            }
+            (Start::UntilReleased, _) => {
+                let interval = request.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
+                let interval = interval.unwrap_or(Duration::from_secs(5)) / 2;
+                let mut state = self.state.subscribe();
+                let over = |state: &State| state.released || state.surrendered;
+                while timeout(interval, state.wait_for(over)).await.is_err() {
+                    answer(report(self.start_report(epoch, v1::StartPhase::Starting, None))).await?;
+                }
+            }
+            (Start::Ready | Start::Breaks, _) => {}
+        }
+        self.change(|script| script.info.app_state = AppState::Running.into());
+        answer(report(self.start_report(epoch, v1::StartPhase::Ready, Some(Started::Ready)))).await
+    }
+
     async fn play(&self, id: &str, out: &Out) -> Result<(), Gone> {
         loop {
             if let Some(last) = self.edit(id, |run| run.last.clone()) {
@@ -495,6 +602,7 @@ pub(crate) fn thought(number: u32) -> String {
 }
 
 type Out = mpsc::Sender<Result<v1::ShutdownResponse, Status>>;
+type Starts = mpsc::Sender<Result<v1::StartApplicationResponse, Status>>;
 
 /// Nobody listens to the stream any more.
 struct Gone;
@@ -534,6 +642,9 @@ impl ShutdownHook for Fake {
         _request: Request<v1::CheckShutdownRequest>,
     ) -> Result<Response<v1::CheckShutdownResponse>, Status> {
         self.note(Call::Check);
+        let mut state = self.state.subscribe();
+        // It cannot be gone: it is part of this hook.
+        let _answers = state.wait_for(|state| !state.script.check_hangs || state.surrendered).await;
         let findings = self.state.borrow().script.findings.clone();
         Ok(Response::new(v1::CheckShutdownResponse { ok: findings.is_empty(), findings, expected_duration: None }))
     }
@@ -610,24 +721,22 @@ impl ShutdownHook for Fake {
         &self,
         request: Request<v1::StartApplicationRequest>,
     ) -> Result<Response<Self::StartApplicationStream>, Status> {
-        let epoch = request.into_inner().epoch;
-        self.note(Call::Start);
-        self.change(|script| {
-            script.info.app_state = AppState::Running.into();
-            script.info.epoch = epoch;
+        let request = request.into_inner();
+        self.note(Call::Start(Box::new(request.clone())));
+        let (out, reports) = mpsc::channel(REPORTS);
+        let hook = self.clone();
+        tokio::spawn(async move {
+            // Whether anybody listened to the end is theirs to know.
+            let _gone = hook.bring_up(&request, &out).await;
         });
-        let accepted = v1::StartStatus { epoch, sequence: 1, phase: 1, ..Default::default() };
-        let result = v1::StartResult { outcome: v1::start_result::Outcome::Ready.into(), ..Default::default() };
-        let phase = v1::StartPhase::Ready.into();
-        let over = v1::StartStatus { sequence: 2, phase, result: Some(result), ..accepted.clone() };
-        let answer = |status| Ok(v1::StartApplicationResponse { status: Some(status) });
-        Ok(Response::new(Box::pin(stream::iter([answer(accepted), answer(over)]))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(reports))))
     }
 
     async fn conclude_shutdown(
         &self,
-        _request: Request<v1::ConcludeShutdownRequest>,
+        request: Request<v1::ConcludeShutdownRequest>,
     ) -> Result<Response<v1::ConcludeShutdownResponse>, Status> {
+        self.note(Call::Conclude(request.into_inner()));
         Ok(Response::new(v1::ConcludeShutdownResponse {}))
     }
 }

@@ -48,6 +48,8 @@ pub(super) const CHECKS: &[Check] = checks! {
         rules::INSTANCE, "Ask every few seconds, with GetHookInfo.", [], follows;
     N14 Must "hook_token comes as bearer, stays the same, and is in no answer of Get or List",
         rules::HOOK_TOKEN, "Send it with every call of the hook, and show it to nobody else.", [], hook_token;
+    N15 Must "a cluster is there as it was given, is changed with its etag, and cannot be forgotten while it is named",
+        rules::CLUSTER, "Count who names a cluster, in the same step that forgets it.", [], clusters;
 };
 
 async fn round_trip(stage: &Stage) -> Verdict {
@@ -361,4 +363,45 @@ async fn hook_token(stage: &Stage) -> Verdict {
         expect(!found, "no token in the answers", "the hook_token")?;
     }
     Ok(())
+}
+
+async fn clusters(stage: &Stage) -> Verdict {
+    let mut scheduler = stage.calls().scheduler;
+    let name = format!("clusters/{}", stage.cluster("a"));
+    let given = v1::Cluster {
+        name: name.clone(),
+        display_name: "a place".to_owned(),
+        labels: labels([("tier", "edge")]),
+        ..Default::default()
+    };
+    let request = v1::CreateClusterRequest { cluster: Some(given.clone()), ..Default::default() };
+    let made = ok("CreateCluster", scheduler.create_cluster(request.clone()).await)?.cluster;
+    let made = some("the cluster", made)?;
+    let same = made.display_name == given.display_name && made.labels == given.labels && !made.etag.is_empty();
+    expect(same, "the cluster as it was given, with an etag", format!("{made:?}"))?;
+    refused(scheduler.create_cluster(request).await, &[Code::AlreadyExists], "CLUSTER_EXISTS")?;
+    let filter = format!("name = \"{name}\"");
+    let request = v1::ListClustersRequest { filter, ..Default::default() };
+    let listed = ok("ListClusters", scheduler.list_clusters(request).await)?.clusters;
+    let count = listed.iter().filter(|cluster| cluster.name == name).count();
+    expect(count == 1, format!("{name} once in the list"), count)?;
+    let change = v1::Cluster { display_name: "another".to_owned(), ..made.clone() };
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["display_name".to_owned()] });
+    let request = v1::UpdateClusterRequest { cluster: Some(change), update_mask, ..Default::default() };
+    let changed = ok("UpdateCluster", scheduler.update_cluster(request.clone()).await)?.cluster.unwrap_or_default();
+    let fits = changed.display_name == "another" && changed.labels == given.labels && changed.etag != made.etag;
+    expect(fits, "another display_name and etag, the same labels", format!("{changed:?}"))?;
+    refused(scheduler.update_cluster(request).await, &[Code::Aborted], "ETAG_MISMATCH")?;
+    let application = stage.create(stage.unmade(quick())).await?;
+    let request = v1::DeleteClusterRequest { name: name.clone(), ..Default::default() };
+    refused(scheduler.delete_cluster(request.clone()).await, &[Code::FailedPrecondition], "CLUSTER_IN_USE")?;
+    let unused = v1::CreateClusterRequest {
+        cluster: Some(v1::Cluster { name: format!("clusters/{}", stage.cluster("b")), ..Default::default() }),
+        ..Default::default()
+    };
+    ok("CreateCluster", scheduler.create_cluster(unused).await)?;
+    let request = v1::DeleteClusterRequest { name: format!("clusters/{}", stage.cluster("b")), ..request };
+    ok("DeleteCluster", scheduler.delete_cluster(request.clone()).await)?;
+    refused(scheduler.delete_cluster(request).await, &[Code::NotFound], "CLUSTER_NOT_FOUND")?;
+    expect(application.cluster == stage.cluster("a"), stage.cluster("a"), application.cluster)
 }

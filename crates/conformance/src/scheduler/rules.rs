@@ -108,6 +108,44 @@ pub(crate) const OVERALL: &str =
 /// Those that have ended.
 pub(crate) const STAY: &str = "Instances that have stopped stay stopped, the others are attempted anew";
 
+/// Starts at the target.
+pub(crate) const STARTING: &str = "MIGRATE: the target is being started with a new epoch.";
+/// Asked again.
+pub(crate) const START_JOIN: &str =
+    "a repeated call with the epoch of the last start joins it, or returns its final report.";
+/// The way back.
+pub(crate) const ROLLING_BACK: &str =
+    "The target is stopped and verified, then the held source is started again with a higher epoch.";
+/// Its end.
+pub(crate) const ROLLED_BACK: &str = "Final. The source runs again, under a higher epoch.";
+/// The way back, asked for.
+pub(crate) const TAKEN_BACK: &str = "A migration that has STOPPED everything, or is STARTING its target, goes ROLLING_BACK: the target is stopped and verified, the held source starts again.";
+/// The way back, once more.
+pub(crate) const BACK_AGAIN: &str = "One that was degraded while ROLLING_BACK goes on rolling back.";
+/// Nobody to start it.
+pub(crate) const NO_STANDBY: &str = "placement agents: no standby on the target";
+/// Deleted for good.
+pub(crate) const RETIRED: &str = "DISPOSITION_RETIRED: the application has been deleted; mark the hold as deleted so that no restart policy brings it back";
+
+/// Permission to start.
+pub(crate) const ADMIT: &str = "Granted only when the application belongs on the cluster of the instance, no operation is open, and no other copy of this instance may be alive.";
+/// Its name.
+pub(crate) const START_ID: &str = "The same id gets the same epoch again.";
+/// Its number.
+pub(crate) const EPOCH: &str =
+    "Permission to run is an epoch: a number the scheduler raises for every start of an application.";
+/// Its end.
+pub(crate) const REPORT_END: &str = "Frees the permission to run, so that a replacement may be admitted.";
+/// Forgetting.
+pub(crate) const FORGET: &str =
+    "While its hook answers that a copy runs it is refused as well. Forgetting an unknown instance is OK.";
+
+/// The caller's part.
+pub(crate) const CONFIRM: &str =
+    "an operation rests in STATE_STOPPED until ConfirmOperation says that the caller has done its part";
+/// Places.
+pub(crate) const CLUSTER: &str = "Make a cluster known, with labels. Not required: naming a cluster in an application or instance makes it known as well.";
+
 /// Signs of life.
 pub(crate) const NO_PINGS: &str =
     "nobody: gRPC servers close connections that ping too often. Liveness is GetHookInfo, and reports";
@@ -285,6 +323,21 @@ pub(crate) const ALL: &[&str] = &[
     DURABLE,
     RETENTION,
     TIMERS,
+    STARTING,
+    START_JOIN,
+    ROLLING_BACK,
+    ROLLED_BACK,
+    TAKEN_BACK,
+    BACK_AGAIN,
+    NO_STANDBY,
+    RETIRED,
+    ADMIT,
+    START_ID,
+    EPOCH,
+    REPORT_END,
+    FORGET,
+    CONFIRM,
+    CLUSTER,
 ];
 
 #[cfg(test)]

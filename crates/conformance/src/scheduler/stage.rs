@@ -24,6 +24,8 @@ pub(crate) const PLENTY: Duration = Duration::from_secs(20);
 pub(crate) const POLL: Duration = Duration::from_millis(30);
 /// How long clearing up may take.
 const CLEAR_LIMIT: Duration = Duration::from_secs(40);
+/// The same behind a check that failed: what is wrong with the scheduler may be what keeps it from being cleared.
+const CLEAR_FAILED_LIMIT: Duration = Duration::from_secs(10);
 /// Why everything of this is done, for whoever reads the records of the scheduler.
 pub(crate) const REASON: &str = "scheduler-conformance";
 
@@ -60,13 +62,14 @@ pub(crate) fn millis(millis: u64) -> Option<prost_types::Duration> {
     wire(Duration::from_millis(millis))
 }
 
-/// Timers short enough to be waited for: two attempts of 1.5 s each.
+/// Two attempts of 1.5 s each. The other timers leave time for hooks of ours to answer on a machine that is busy.
 pub(crate) fn quick() -> v1::ShutdownPolicy {
+    let limit = millis(6_000);
     v1::ShutdownPolicy {
         grace_period: millis(1_500),
-        heartbeat_timeout: millis(1_500),
-        accept_timeout: millis(1_500),
-        kill_timeout: millis(1_500),
+        heartbeat_timeout: limit,
+        accept_timeout: limit,
+        kill_timeout: limit,
         max_extension: millis(0),
         retry: Some(v1::RetryPolicy {
             max_attempts: Some(2),
@@ -79,7 +82,13 @@ pub(crate) fn quick() -> v1::ShutdownPolicy {
     }
 }
 
-/// The same with one attempt only.
+/// With timers short enough to be waited for where a hook does not answer.
+pub(crate) fn hasty(policy: v1::ShutdownPolicy) -> v1::ShutdownPolicy {
+    let limit = millis(1_500);
+    v1::ShutdownPolicy { heartbeat_timeout: limit, accept_timeout: limit, kill_timeout: limit, ..policy }
+}
+
+/// [`quick`] with one attempt only.
 pub(crate) fn once() -> v1::ShutdownPolicy {
     let mut policy = quick();
     if let Some(retry) = &mut policy.retry {
@@ -90,7 +99,14 @@ pub(crate) fn once() -> v1::ShutdownPolicy {
 
 /// Patient: nothing runs out while a check looks at something else.
 pub(crate) fn patient() -> v1::ShutdownPolicy {
-    v1::ShutdownPolicy { grace_period: millis(60_000), heartbeat_timeout: millis(10_000), ..quick() }
+    let limit = millis(10_000);
+    v1::ShutdownPolicy {
+        grace_period: millis(60_000),
+        heartbeat_timeout: limit,
+        accept_timeout: limit,
+        kill_timeout: limit,
+        ..quick()
+    }
 }
 
 /// What a call that has to succeed has answered.
@@ -324,18 +340,19 @@ impl Stage {
         ok("WatchOperation", self.calls().scheduler.watch_operation(request).await)
     }
 
-    /// Everything that was made is taken away again.
-    pub(crate) async fn clear(&self) -> Result<(), Stop> {
+    /// Everything that was made is taken away again, behind a check that `failed` or did not.
+    pub(crate) async fn clear(&self, failed: bool) -> Result<(), Stop> {
+        let limit = if failed { CLEAR_FAILED_LIMIT } else { CLEAR_LIMIT };
         for fake in lock(&self.fakes).iter() {
             fake.surrender();
         }
         let applications = lock(&self.applications).clone();
-        let end = Instant::now() + CLEAR_LIMIT;
+        let end = Instant::now() + limit;
         let mut remaining = applications;
         let mut last = String::new();
         while !remaining.is_empty() {
             if Instant::now() >= end {
-                return Err(Stop::Broken(format!("cannot clear away {remaining:?} within {CLEAR_LIMIT:?}: {last}")));
+                return Err(Stop::Broken(format!("cannot clear away {remaining:?} within {limit:?}: {last}")));
             }
             let mut kept = Vec::new();
             for name in remaining {
@@ -399,7 +416,7 @@ impl Stage {
         }
         let mut request = self.deletion(name);
         request.force = true;
-        request.policy = Some(v1::ShutdownPolicy { allow_unverified: Some(true), ..once() });
+        request.policy = Some(v1::ShutdownPolicy { allow_unverified: Some(true), ..hasty(once()) });
         match self.try_delete(request).await {
             Ok(_) => Ok(false),
             Err(status) if status.code() == Code::NotFound => Ok(true),

@@ -9,10 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from quiesce.hookkit.refusal import Refusal
 from quiesce.hookkit.shutdown import Shutdowns
 from quiesce.v1 import shutdown_hook_pb2, shutdown_hook_pb2_grpc, types_pb2
+
+_HOOK = shutdown_hook_pb2.DESCRIPTOR.services_by_name["ShutdownHook"].full_name
 
 # Calls at a time, each of which takes a thread. A scheduler needs a handful; a person with grpcurl a few more.
 _CALLS_MAX = 64
@@ -31,7 +35,7 @@ _OPTIONS = [
 
 
 class Guard(grpc.ServerInterceptor):
-    """Lets in who sends the token; nobody as long as there is none."""
+    """Lets in who sends the token; nobody as long as there is none. Whether the hook serves at all is for everybody."""
 
     def __init__(self) -> None:
         self._digest: bytes | None = None
@@ -42,6 +46,8 @@ class Guard(grpc.ServerInterceptor):
         return before != self._digest
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        if handler_call_details.method.startswith(f"/{health.SERVICE_NAME}/"):
+            return continuation(handler_call_details)
         refusal = self._refusal(dict(handler_call_details.invocation_metadata).get("authorization", ""))
         if refusal is None:
             return continuation(handler_call_details)
@@ -110,6 +116,9 @@ def serve(
         maximum_concurrent_rpcs=_CALLS_MAX,
     )
     shutdown_hook_pb2_grpc.add_ShutdownHookServicer_to_server(service, server)
+    # Watches must not hold threads that calls need.
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(experimental_non_blocking=True), server)
+    reflection.enable_server_reflection((_HOOK, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     port = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
     server.start()
     return server, port

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17quiesce/v1/access.proto\x12\nquiesce.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12$\n\x04role\x18\x03 \x01(\x0e\x32\x16.quiesce.v1.Token.Role\x12\x14\n\x0c\x61pplications\x18\x04 \x03(\t\x12\x15\n\x08max_uses\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04uses\x18\x06 \x01(\x05\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_AGENT\x10\x04\x42\x0b\n\t_max_uses\"c\n\x12\x43reateTokenRequest\x12 \n\x05token\x18\x01 \x01(\x0b\x32\x11.quiesce.v1.Token\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x13\x43reateTokenResponse\x12 \n\x05token\x18\x01 \x01(\x0b\x32\x11.quiesce.v1.Token\x12\x14\n\x0c\x62\x65\x61rer_token\x18\x02 \x01(\t\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x12ListTokensResponse\x12!\n\x06tokens\x18\x01 \x03(\x0b\x32\x11.quiesce.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x12RevokeTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x15\n\x13RevokeTokenResponse2\xfa\x01\n\x06\x41\x63\x63\x65ss\x12N\n\x0b\x43reateToken\x12\x1e.quiesce.v1.CreateTokenRequest\x1a\x1f.quiesce.v1.CreateTokenResponse\x12P\n\nListTokens\x12\x1d.quiesce.v1.ListTokensRequest\x1a\x1e.quiesce.v1.ListTokensResponse\"\x03\x90\x02\x01\x12N\n\x0bRevokeToken\x12\x1e.quiesce.v1.RevokeTokenRequest\x1a\x1f.quiesce.v1.RevokeTokenResponseB<\n\x0e\x64\x65v.quiesce.v1P\x01Z\x1bquiesce.dev/go/v1;quiescev1\xaa\x02\nQuiesce.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17quiesce/v1/access.proto\x12\nquiesce.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12$\n\x04role\x18\x03 \x01(\x0e\x32\x16.quiesce.v1.Token.Role\x12\x14\n\x0c\x61pplications\x18\x04 \x03(\t\x12\x15\n\x08max_uses\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04uses\x18\x06 \x01(\x05\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_AGENT\x10\x04\x42\x0b\n\t_max_uses\"c\n\x12\x43reateTokenRequest\x12 \n\x05token\x18\x01 \x01(\x0b\x32\x11.quiesce.v1.Token\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\x13\x43reateTokenResponse\x12 \n\x05token\x18\x01 \x01(\x0b\x32\x11.quiesce.v1.Token\x12\x19\n\x0c\x62\x65\x61rer_token\x18\x02 \x01(\tB\x03\x80\x01\x01\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x12ListTokensResponse\x12!\n\x06tokens\x18\x01 \x03(\x0b\x32\x11.quiesce.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x12RevokeTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x15\n\x13RevokeTokenResponse2\xfa\x01\n\x06\x41\x63\x63\x65ss\x12N\n\x0b\x43reateToken\x12\x1e.quiesce.v1.CreateTokenRequest\x1a\x1f.quiesce.v1.CreateTokenResponse\x12P\n\nListTokens\x12\x1d.quiesce.v1.ListTokensRequest\x1a\x1e.quiesce.v1.ListTokensResponse\"\x03\x90\x02\x01\x12N\n\x0bRevokeToken\x12\x1e.quiesce.v1.RevokeTokenRequest\x1a\x1f.quiesce.v1.RevokeTokenResponseB<\n\x0e\x64\x65v.quiesce.v1P\x01Z\x1bquiesce.dev/go/v1;quiescev1\xaa\x02\nQuiesce.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quiesce.v1.access_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016dev.quiesce.v1P\001Z\033quiesce.dev/go/v1;quiescev1\252\002\nQuiesce.V1'
+  _globals['_CREATETOKENRESPONSE'].fields_by_name['bearer_token']._loaded_options = None
+  _globals['_CREATETOKENRESPONSE'].fields_by_name['bearer_token']._serialized_options = b'\200\001\001'
   _globals['_ACCESS'].methods_by_name['ListTokens']._loaded_options = None
   _globals['_ACCESS'].methods_by_name['ListTokens']._serialized_options = b'\220\002\001'
   _globals['_TOKEN']._serialized_start=105
@@ -43,15 +45,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETOKENREQUEST']._serialized_start=473
   _globals['_CREATETOKENREQUEST']._serialized_end=572
   _globals['_CREATETOKENRESPONSE']._serialized_start=574
-  _globals['_CREATETOKENRESPONSE']._serialized_end=651
-  _globals['_LISTTOKENSREQUEST']._serialized_start=653
-  _globals['_LISTTOKENSREQUEST']._serialized_end=711
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=713
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=793
-  _globals['_REVOKETOKENREQUEST']._serialized_start=795
-  _globals['_REVOKETOKENREQUEST']._serialized_end=845
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=847
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=868
-  _globals['_ACCESS']._serialized_start=871
-  _globals['_ACCESS']._serialized_end=1121
+  _globals['_CREATETOKENRESPONSE']._serialized_end=656
+  _globals['_LISTTOKENSREQUEST']._serialized_start=658
+  _globals['_LISTTOKENSREQUEST']._serialized_end=716
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=718
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=798
+  _globals['_REVOKETOKENREQUEST']._serialized_start=800
+  _globals['_REVOKETOKENREQUEST']._serialized_end=850
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=852
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=873
+  _globals['_ACCESS']._serialized_start=876
+  _globals['_ACCESS']._serialized_end=1126
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from quiesce.v1 import types_pb2 as quiesce_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equiesce/v1/agent_gateway.proto\x12\nquiesce.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quiesce/v1/types.proto\"\x85\x01\n\x17RegisterInstanceRequest\x12&\n\x08instance\x18\x01 \x01(\x0b\x32\x14.quiesce.v1.Instance\x12\x34\n\x13\x64\x65\x66\x61ult_application\x18\x02 \x01(\x0b\x32\x17.quiesce.v1.Application\x12\x0c\n\x04held\x18\x03 \x01(\x08\"\x9d\x01\n\x18RegisterInstanceResponse\x12&\n\x08instance\x18\x01 \x01(\x0b\x32\x14.quiesce.v1.Instance\x12\x12\n\nhook_token\x18\x02 \x01(\t\x12\x14\n\x0c\x61ttach_token\x18\x03 \x01(\t\x12\x17\n\x0f\x61ttach_endpoint\x18\x04 \x01(\t\x12\x16\n\x0einstance_token\x18\x05 \x01(\t\")\n\x19\x44\x65registerInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1c\n\x1a\x44\x65registerInstanceResponse\"n\n\x11\x41\x64mitStartRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x10\n\x08start_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x12\n\nlast_epoch\x18\x04 \x01(\x03\x12\x0f\n\x07held_by\x18\x05 \x01(\t\"#\n\x12\x41\x64mitStartResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"m\n\x10ReportEndRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12&\n\x06result\x18\x04 \x01(\x0b\x32\x16.quiesce.v1.StopResult\"\x13\n\x11ReportEndResponse\"p\n\x17\x43ompleteShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x18\n\x10\x63ompletion_token\x18\x02 \x01(\t\x12&\n\x06result\x18\x03 \x01(\x0b\x32\x16.quiesce.v1.StopResult\"\x1a\n\x18\x43ompleteShutdownResponse\"\x8e\x01\n\x15\x45xtendDeadlineRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x18\n\x10\x63ompletion_token\x18\x02 \x01(\t\x12\x36\n\x13wanted_grace_period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb4\x01\n\x16\x45xtendDeadlineResponse\x12/\n\x0cgrace_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rdeadline_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x13remaining_extension\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xbf\x04\n\x0c\x41gentGateway\x12\x62\n\x10RegisterInstance\x12#.quiesce.v1.RegisterInstanceRequest\x1a$.quiesce.v1.RegisterInstanceResponse\"\x03\x90\x02\x02\x12h\n\x12\x44\x65registerInstance\x12%.quiesce.v1.DeregisterInstanceRequest\x1a&.quiesce.v1.DeregisterInstanceResponse\"\x03\x90\x02\x02\x12P\n\nAdmitStart\x12\x1d.quiesce.v1.AdmitStartRequest\x1a\x1e.quiesce.v1.AdmitStartResponse\"\x03\x90\x02\x02\x12M\n\tReportEnd\x12\x1c.quiesce.v1.ReportEndRequest\x1a\x1d.quiesce.v1.ReportEndResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x43ompleteShutdown\x12#.quiesce.v1.CompleteShutdownRequest\x1a$.quiesce.v1.CompleteShutdownResponse\"\x03\x90\x02\x02\x12\\\n\x0e\x45xtendDeadline\x12!.quiesce.v1.ExtendDeadlineRequest\x1a\".quiesce.v1.ExtendDeadlineResponse\"\x03\x90\x02\x02\x42<\n\x0e\x64\x65v.quiesce.v1P\x01Z\x1bquiesce.dev/go/v1;quiescev1\xaa\x02\nQuiesce.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equiesce/v1/agent_gateway.proto\x12\nquiesce.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quiesce/v1/types.proto\"\x85\x01\n\x17RegisterInstanceRequest\x12&\n\x08instance\x18\x01 \x01(\x0b\x32\x14.quiesce.v1.Instance\x12\x34\n\x13\x64\x65\x66\x61ult_application\x18\x02 \x01(\x0b\x32\x17.quiesce.v1.Application\x12\x0c\n\x04held\x18\x03 \x01(\x08\"\xac\x01\n\x18RegisterInstanceResponse\x12&\n\x08instance\x18\x01 \x01(\x0b\x32\x14.quiesce.v1.Instance\x12\x17\n\nhook_token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0c\x61ttach_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x17\n\x0f\x61ttach_endpoint\x18\x04 \x01(\t\x12\x1b\n\x0einstance_token\x18\x05 \x01(\tB\x03\x80\x01\x01\")\n\x19\x44\x65registerInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1c\n\x1a\x44\x65registerInstanceResponse\"n\n\x11\x41\x64mitStartRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x10\n\x08start_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x12\n\nlast_epoch\x18\x04 \x01(\x03\x12\x0f\n\x07held_by\x18\x05 \x01(\t\"#\n\x12\x41\x64mitStartResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"m\n\x10ReportEndRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12&\n\x06result\x18\x04 \x01(\x0b\x32\x16.quiesce.v1.StopResult\"\x13\n\x11ReportEndResponse\"u\n\x17\x43ompleteShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x1d\n\x10\x63ompletion_token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12&\n\x06result\x18\x03 \x01(\x0b\x32\x16.quiesce.v1.StopResult\"\x1a\n\x18\x43ompleteShutdownResponse\"\x93\x01\n\x15\x45xtendDeadlineRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x1d\n\x10\x63ompletion_token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x36\n\x13wanted_grace_period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb4\x01\n\x16\x45xtendDeadlineResponse\x12/\n\x0cgrace_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rdeadline_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x13remaining_extension\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xbf\x04\n\x0c\x41gentGateway\x12\x62\n\x10RegisterInstance\x12#.quiesce.v1.RegisterInstanceRequest\x1a$.quiesce.v1.RegisterInstanceResponse\"\x03\x90\x02\x02\x12h\n\x12\x44\x65registerInstance\x12%.quiesce.v1.DeregisterInstanceRequest\x1a&.quiesce.v1.DeregisterInstanceResponse\"\x03\x90\x02\x02\x12P\n\nAdmitStart\x12\x1d.quiesce.v1.AdmitStartRequest\x1a\x1e.quiesce.v1.AdmitStartResponse\"\x03\x90\x02\x02\x12M\n\tReportEnd\x12\x1c.quiesce.v1.ReportEndRequest\x1a\x1d.quiesce.v1.ReportEndResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x43ompleteShutdown\x12#.quiesce.v1.CompleteShutdownRequest\x1a$.quiesce.v1.CompleteShutdownResponse\"\x03\x90\x02\x02\x12\\\n\x0e\x45xtendDeadline\x12!.quiesce.v1.ExtendDeadlineRequest\x1a\".quiesce.v1.ExtendDeadlineResponse\"\x03\x90\x02\x02\x42<\n\x0e\x64\x65v.quiesce.v1P\x01Z\x1bquiesce.dev/go/v1;quiescev1\xaa\x02\nQuiesce.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quiesce.v1.agent_gateway_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016dev.quiesce.v1P\001Z\033quiesce.dev/go/v1;quiescev1\252\002\nQuiesce.V1'
+  _globals['_REGISTERINSTANCERESPONSE'].fields_by_name['hook_token']._loaded_options = None
+  _globals['_REGISTERINSTANCERESPONSE'].fields_by_name['hook_token']._serialized_options = b'\200\001\001'
+  _globals['_REGISTERINSTANCERESPONSE'].fields_by_name['attach_token']._loaded_options = None
+  _globals['_REGISTERINSTANCERESPONSE'].fields_by_name['attach_token']._serialized_options = b'\200\001\001'
+  _globals['_REGISTERINSTANCERESPONSE'].fields_by_name['instance_token']._loaded_options = None
+  _globals['_REGISTERINSTANCERESPONSE'].fields_by_name['instance_token']._serialized_options = b'\200\001\001'
+  _globals['_COMPLETESHUTDOWNREQUEST'].fields_by_name['completion_token']._loaded_options = None
+  _globals['_COMPLETESHUTDOWNREQUEST'].fields_by_name['completion_token']._serialized_options = b'\200\001\001'
+  _globals['_EXTENDDEADLINEREQUEST'].fields_by_name['completion_token']._loaded_options = None
+  _globals['_EXTENDDEADLINEREQUEST'].fields_by_name['completion_token']._serialized_options = b'\200\001\001'
   _globals['_AGENTGATEWAY'].methods_by_name['RegisterInstance']._loaded_options = None
   _globals['_AGENTGATEWAY'].methods_by_name['RegisterInstance']._serialized_options = b'\220\002\002'
   _globals['_AGENTGATEWAY'].methods_by_name['DeregisterInstance']._loaded_options = None
@@ -50,27 +60,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERINSTANCEREQUEST']._serialized_start=136
   _globals['_REGISTERINSTANCEREQUEST']._serialized_end=269
   _globals['_REGISTERINSTANCERESPONSE']._serialized_start=272
-  _globals['_REGISTERINSTANCERESPONSE']._serialized_end=429
-  _globals['_DEREGISTERINSTANCEREQUEST']._serialized_start=431
-  _globals['_DEREGISTERINSTANCEREQUEST']._serialized_end=472
-  _globals['_DEREGISTERINSTANCERESPONSE']._serialized_start=474
-  _globals['_DEREGISTERINSTANCERESPONSE']._serialized_end=502
-  _globals['_ADMITSTARTREQUEST']._serialized_start=504
-  _globals['_ADMITSTARTREQUEST']._serialized_end=614
-  _globals['_ADMITSTARTRESPONSE']._serialized_start=616
-  _globals['_ADMITSTARTRESPONSE']._serialized_end=651
-  _globals['_REPORTENDREQUEST']._serialized_start=653
-  _globals['_REPORTENDREQUEST']._serialized_end=762
-  _globals['_REPORTENDRESPONSE']._serialized_start=764
-  _globals['_REPORTENDRESPONSE']._serialized_end=783
-  _globals['_COMPLETESHUTDOWNREQUEST']._serialized_start=785
-  _globals['_COMPLETESHUTDOWNREQUEST']._serialized_end=897
-  _globals['_COMPLETESHUTDOWNRESPONSE']._serialized_start=899
-  _globals['_COMPLETESHUTDOWNRESPONSE']._serialized_end=925
-  _globals['_EXTENDDEADLINEREQUEST']._serialized_start=928
-  _globals['_EXTENDDEADLINEREQUEST']._serialized_end=1070
-  _globals['_EXTENDDEADLINERESPONSE']._serialized_start=1073
-  _globals['_EXTENDDEADLINERESPONSE']._serialized_end=1253
-  _globals['_AGENTGATEWAY']._serialized_start=1256
-  _globals['_AGENTGATEWAY']._serialized_end=1831
+  _globals['_REGISTERINSTANCERESPONSE']._serialized_end=444
+  _globals['_DEREGISTERINSTANCEREQUEST']._serialized_start=446
+  _globals['_DEREGISTERINSTANCEREQUEST']._serialized_end=487
+  _globals['_DEREGISTERINSTANCERESPONSE']._serialized_start=489
+  _globals['_DEREGISTERINSTANCERESPONSE']._serialized_end=517
+  _globals['_ADMITSTARTREQUEST']._serialized_start=519
+  _globals['_ADMITSTARTREQUEST']._serialized_end=629
+  _globals['_ADMITSTARTRESPONSE']._serialized_start=631
+  _globals['_ADMITSTARTRESPONSE']._serialized_end=666
+  _globals['_REPORTENDREQUEST']._serialized_start=668
+  _globals['_REPORTENDREQUEST']._serialized_end=777
+  _globals['_REPORTENDRESPONSE']._serialized_start=779
+  _globals['_REPORTENDRESPONSE']._serialized_end=798
+  _globals['_COMPLETESHUTDOWNREQUEST']._serialized_start=800
+  _globals['_COMPLETESHUTDOWNREQUEST']._serialized_end=917
+  _globals['_COMPLETESHUTDOWNRESPONSE']._serialized_start=919
+  _globals['_COMPLETESHUTDOWNRESPONSE']._serialized_end=945
+  _globals['_EXTENDDEADLINEREQUEST']._serialized_start=948
+  _globals['_EXTENDDEADLINEREQUEST']._serialized_end=1095
+  _globals['_EXTENDDEADLINERESPONSE']._serialized_start=1098
+  _globals['_EXTENDDEADLINERESPONSE']._serialized_end=1278
+  _globals['_AGENTGATEWAY']._serialized_start=1281
+  _globals['_AGENTGATEWAY']._serialized_end=1856
 # @@protoc_insertion_point(module_scope)

@@ -179,7 +179,7 @@ class AgentGatewayServicer:
         name again replaces the registration.
 
         code                 reason                 retry
-        NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+        NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
         FAILED_PRECONDITION  APPLICATION_DELETED    never (`held` is set)
         FAILED_PRECONDITION  INSTANCE_IN_USE        pause (another agent serves it)
         FAILED_PRECONDITION  APPLICATION_STOPPING   state (a new name only; a
@@ -213,7 +213,7 @@ class AgentGatewayServicer:
         alive.
 
         code                 reason                 retry
-        NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+        NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
         NOT_FOUND            INSTANCE_NOT_FOUND     state (register first)
         FAILED_PRECONDITION  START_NOT_PERMITTED    pause
         FAILED_PRECONDITION  INSTANCE_IN_USE        pause
@@ -231,7 +231,7 @@ class AgentGatewayServicer:
         one in force is ignored.
 
         code                 reason                 retry
-        NOT_FOUND            INSTANCE_NOT_FOUND     never
+        NOT_FOUND            INSTANCE_NOT_FOUND     state
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

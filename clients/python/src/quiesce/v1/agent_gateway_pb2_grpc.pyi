@@ -91,7 +91,7 @@ class AgentGatewayStub:
     name again replaces the registration.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+      NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
       FAILED_PRECONDITION  APPLICATION_DELETED    never (`held` is set)
       FAILED_PRECONDITION  INSTANCE_IN_USE        pause (another agent serves it)
       FAILED_PRECONDITION  APPLICATION_STOPPING   state (a new name only; a
@@ -117,7 +117,7 @@ class AgentGatewayStub:
     alive.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+      NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
       NOT_FOUND            INSTANCE_NOT_FOUND     state (register first)
       FAILED_PRECONDITION  START_NOT_PERMITTED    pause
       FAILED_PRECONDITION  INSTANCE_IN_USE        pause
@@ -131,7 +131,7 @@ class AgentGatewayStub:
     one in force is ignored.
 
       code                 reason                 retry
-      NOT_FOUND            INSTANCE_NOT_FOUND     never
+      NOT_FOUND            INSTANCE_NOT_FOUND     state
     """
     CompleteShutdown: _grpc.UnaryUnaryMultiCallable[_agent_gateway_pb2.CompleteShutdownRequest, _agent_gateway_pb2.CompleteShutdownResponse]
     """Report the result of a shutdown beside the Shutdown stream: when the stream
@@ -219,7 +219,7 @@ class AgentGatewayAsyncStub(AgentGatewayStub):
     name again replaces the registration.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+      NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
       FAILED_PRECONDITION  APPLICATION_DELETED    never (`held` is set)
       FAILED_PRECONDITION  INSTANCE_IN_USE        pause (another agent serves it)
       FAILED_PRECONDITION  APPLICATION_STOPPING   state (a new name only; a
@@ -245,7 +245,7 @@ class AgentGatewayAsyncStub(AgentGatewayStub):
     alive.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+      NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
       NOT_FOUND            INSTANCE_NOT_FOUND     state (register first)
       FAILED_PRECONDITION  START_NOT_PERMITTED    pause
       FAILED_PRECONDITION  INSTANCE_IN_USE        pause
@@ -259,7 +259,7 @@ class AgentGatewayAsyncStub(AgentGatewayStub):
     one in force is ignored.
 
       code                 reason                 retry
-      NOT_FOUND            INSTANCE_NOT_FOUND     never
+      NOT_FOUND            INSTANCE_NOT_FOUND     state
     """
     CompleteShutdown: _aio.UnaryUnaryMultiCallable[_agent_gateway_pb2.CompleteShutdownRequest, _agent_gateway_pb2.CompleteShutdownResponse]  # type: ignore[assignment]
     """Report the result of a shutdown beside the Shutdown stream: when the stream
@@ -349,7 +349,7 @@ class AgentGatewayServicer:
         name again replaces the registration.
 
           code                 reason                 retry
-          NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+          NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
           FAILED_PRECONDITION  APPLICATION_DELETED    never (`held` is set)
           FAILED_PRECONDITION  INSTANCE_IN_USE        pause (another agent serves it)
           FAILED_PRECONDITION  APPLICATION_STOPPING   state (a new name only; a
@@ -385,7 +385,7 @@ class AgentGatewayServicer:
         alive.
 
           code                 reason                 retry
-          NOT_FOUND            APPLICATION_NOT_FOUND  pause (may be created soon)
+          NOT_FOUND            APPLICATION_NOT_FOUND  state (may be created soon)
           NOT_FOUND            INSTANCE_NOT_FOUND     state (register first)
           FAILED_PRECONDITION  START_NOT_PERMITTED    pause
           FAILED_PRECONDITION  INSTANCE_IN_USE        pause
@@ -404,7 +404,7 @@ class AgentGatewayServicer:
         one in force is ignored.
 
           code                 reason                 retry
-          NOT_FOUND            INSTANCE_NOT_FOUND     never
+          NOT_FOUND            INSTANCE_NOT_FOUND     state
         """
 
     def CompleteShutdown(

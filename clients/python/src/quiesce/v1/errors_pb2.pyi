@@ -36,15 +36,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     was made for.
     """
     ERROR_REASON_INVALID_RESUME_TOKEN: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT, never: garbage, or from a watch with another filter."""
+    """INVALID_ARGUMENT, reopen without a token: garbage, or from a watch with
+    another filter.
+    """
     ERROR_REASON_APPLICATION_NOT_FOUND: _ErrorReason.ValueType  # 10
-    """NOT_FOUND, never. Metadata: name."""
+    """NOT_FOUND, state: it may be created. Metadata: name."""
     ERROR_REASON_INSTANCE_NOT_FOUND: _ErrorReason.ValueType  # 11
-    """NOT_FOUND, never. Metadata: name."""
+    """NOT_FOUND, state: it may register. Metadata: name."""
     ERROR_REASON_OPERATION_NOT_FOUND: _ErrorReason.ValueType  # 12
     """NOT_FOUND, never. Metadata: name."""
     ERROR_REASON_CLUSTER_NOT_FOUND: _ErrorReason.ValueType  # 14
-    """NOT_FOUND, never. Metadata: name."""
+    """NOT_FOUND, state: it may be made known. Metadata: name."""
     ERROR_REASON_TOKEN_NOT_FOUND: _ErrorReason.ValueType  # 15
     """NOT_FOUND, never. Metadata: name."""
     ERROR_REASON_SHUTDOWN_NOT_FOUND: _ErrorReason.ValueType  # 13
@@ -88,7 +90,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 46
     """FAILED_PRECONDITION, state. Metadata: instance, capability."""
     ERROR_REASON_WRONG_INSTANCE: _ErrorReason.ValueType  # 47
-    """FAILED_PRECONDITION, state: the hook serves another instance. Metadata:
+    """FAILED_PRECONDITION, never: the hook serves another instance. Metadata:
     instance.
     """
     ERROR_REASON_NOT_STOPPABLE: _ErrorReason.ValueType  # 48
@@ -116,11 +118,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: epoch (the one in force).
     """
     ERROR_REASON_START_NOT_PERMITTED: _ErrorReason.ValueType  # 55
-    """FAILED_PRECONDITION, state: the application may not be started here now.
+    """FAILED_PRECONDITION, pause: the application may not be started here now.
     Metadata: cluster (where it belongs), operation (if one is open).
     """
     ERROR_REASON_INSTANCE_IN_USE: _ErrorReason.ValueType  # 56
-    """FAILED_PRECONDITION, state: another agent serves this instance, and the end
+    """FAILED_PRECONDITION, pause: another agent serves this instance, and the end
     of the copy it started is not known. Metadata: instance.
     """
     ERROR_REASON_TARGET_NOT_READY: _ErrorReason.ValueType  # 57
@@ -140,7 +142,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     instance.
     """
     ERROR_REASON_RESTORE_UNCONFIRMED: _ErrorReason.ValueType  # 62
-    """FAILED_PRECONDITION, state: the scheduler's store was put back from a
+    """FAILED_PRECONDITION, pause: the scheduler's store was put back from a
     backup, and nobody has confirmed since where the application runs (see
     Application.restore_time). Metadata: application.
     """
@@ -205,15 +207,17 @@ ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 3
 was made for.
 """
 ERROR_REASON_INVALID_RESUME_TOKEN: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT, never: garbage, or from a watch with another filter."""
+"""INVALID_ARGUMENT, reopen without a token: garbage, or from a watch with
+another filter.
+"""
 ERROR_REASON_APPLICATION_NOT_FOUND: ErrorReason.ValueType  # 10
-"""NOT_FOUND, never. Metadata: name."""
+"""NOT_FOUND, state: it may be created. Metadata: name."""
 ERROR_REASON_INSTANCE_NOT_FOUND: ErrorReason.ValueType  # 11
-"""NOT_FOUND, never. Metadata: name."""
+"""NOT_FOUND, state: it may register. Metadata: name."""
 ERROR_REASON_OPERATION_NOT_FOUND: ErrorReason.ValueType  # 12
 """NOT_FOUND, never. Metadata: name."""
 ERROR_REASON_CLUSTER_NOT_FOUND: ErrorReason.ValueType  # 14
-"""NOT_FOUND, never. Metadata: name."""
+"""NOT_FOUND, state: it may be made known. Metadata: name."""
 ERROR_REASON_TOKEN_NOT_FOUND: ErrorReason.ValueType  # 15
 """NOT_FOUND, never. Metadata: name."""
 ERROR_REASON_SHUTDOWN_NOT_FOUND: ErrorReason.ValueType  # 13
@@ -257,7 +261,7 @@ says. Metadata: cluster.
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION, state. Metadata: instance, capability."""
 ERROR_REASON_WRONG_INSTANCE: ErrorReason.ValueType  # 47
-"""FAILED_PRECONDITION, state: the hook serves another instance. Metadata:
+"""FAILED_PRECONDITION, never: the hook serves another instance. Metadata:
 instance.
 """
 ERROR_REASON_NOT_STOPPABLE: ErrorReason.ValueType  # 48
@@ -285,11 +289,11 @@ ERROR_REASON_EPOCH_STALE: ErrorReason.ValueType  # 54
 Metadata: epoch (the one in force).
 """
 ERROR_REASON_START_NOT_PERMITTED: ErrorReason.ValueType  # 55
-"""FAILED_PRECONDITION, state: the application may not be started here now.
+"""FAILED_PRECONDITION, pause: the application may not be started here now.
 Metadata: cluster (where it belongs), operation (if one is open).
 """
 ERROR_REASON_INSTANCE_IN_USE: ErrorReason.ValueType  # 56
-"""FAILED_PRECONDITION, state: another agent serves this instance, and the end
+"""FAILED_PRECONDITION, pause: another agent serves this instance, and the end
 of the copy it started is not known. Metadata: instance.
 """
 ERROR_REASON_TARGET_NOT_READY: ErrorReason.ValueType  # 57
@@ -309,7 +313,7 @@ ERROR_REASON_STILL_RUNNING: ErrorReason.ValueType  # 61
 instance.
 """
 ERROR_REASON_RESTORE_UNCONFIRMED: ErrorReason.ValueType  # 62
-"""FAILED_PRECONDITION, state: the scheduler's store was put back from a
+"""FAILED_PRECONDITION, pause: the scheduler's store was put back from a
 backup, and nobody has confirmed since where the application runs (see
 Application.restore_time). Metadata: application.
 """

@@ -62,7 +62,7 @@ class GetServerInfoResponse(_message.Message):
     max_page_size: _builtins.int
     """Largest page_size."""
     attach_endpoint: _builtins.str
-    """Where agents dial in, "host:port"; empty when dialling in is off."""
+    """Where agents dial in, "host:port". Empty: where this call went."""
     @_builtins.property
     def default_policy(self) -> _types_pb2.ShutdownPolicy:
         """What is used where an application sets nothing; every field set."""

@@ -253,7 +253,7 @@ class SchedulerServicer:
         """One application.
 
         code                 reason                 retry
-        NOT_FOUND            APPLICATION_NOT_FOUND  never
+        NOT_FOUND            APPLICATION_NOT_FOUND  state
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -278,7 +278,7 @@ class SchedulerServicer:
         declarative client.
 
         code                 reason                 retry
-        NOT_FOUND            APPLICATION_NOT_FOUND  never
+        NOT_FOUND            APPLICATION_NOT_FOUND  state
         ABORTED              ETAG_MISMATCH          state
         ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
         ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
@@ -295,7 +295,7 @@ class SchedulerServicer:
         $S quiesce.v1.Scheduler/MigrateApplication
 
         code                 reason                   retry
-        NOT_FOUND            APPLICATION_NOT_FOUND    never
+        NOT_FOUND            APPLICATION_NOT_FOUND    state
         ALREADY_EXISTS       REQUEST_ID_CONFLICT      never
         ABORTED              OPERATION_IN_PROGRESS    pause
         ABORTED              ETAG_MISMATCH            state
@@ -303,7 +303,8 @@ class SchedulerServicer:
         FAILED_PRECONDITION  ALREADY_ON_TARGET        state
         FAILED_PRECONDITION  NO_INSTANCES             state
         FAILED_PRECONDITION  INSTANCES_MISSING        state
-        FAILED_PRECONDITION  RESTORE_UNCONFIRMED      state
+        FAILED_PRECONDITION  RESTORE_UNCONFIRMED      pause (a person has to
+        confirm)
         FAILED_PRECONDITION  TARGET_NOT_READY         state (placement agents: no
         standby on the target)
         """
@@ -324,14 +325,15 @@ class SchedulerServicer:
         $S quiesce.v1.Scheduler/DeleteApplication
 
         code                 reason                 retry
-        NOT_FOUND            APPLICATION_NOT_FOUND  never
+        NOT_FOUND            APPLICATION_NOT_FOUND  state
         ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
         ABORTED              OPERATION_IN_PROGRESS  pause (with force: only
         while one is running)
         ABORTED              ETAG_MISMATCH          state
         FAILED_PRECONDITION  NO_INSTANCES           state (not with force)
         FAILED_PRECONDITION  INSTANCES_MISSING      state (not with force)
-        FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
+        FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to
+        confirm)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -353,7 +355,7 @@ class SchedulerServicer:
         """One cluster.
 
         code                 reason             retry
-        NOT_FOUND            CLUSTER_NOT_FOUND  never
+        NOT_FOUND            CLUSTER_NOT_FOUND  state
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -374,7 +376,7 @@ class SchedulerServicer:
         """Change display_name or labels.
 
         code                 reason               retry
-        NOT_FOUND            CLUSTER_NOT_FOUND    never
+        NOT_FOUND            CLUSTER_NOT_FOUND    state
         ABORTED              ETAG_MISMATCH        state
         ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
         """
@@ -386,7 +388,7 @@ class SchedulerServicer:
         """Forget a cluster that no application and no instance names.
 
         code                 reason               retry
-        NOT_FOUND            CLUSTER_NOT_FOUND    never
+        NOT_FOUND            CLUSTER_NOT_FOUND    state
         ABORTED              ETAG_MISMATCH        state
         FAILED_PRECONDITION  CLUSTER_IN_USE       state
         """
@@ -398,7 +400,7 @@ class SchedulerServicer:
         """One instance.
 
         code                 reason              retry
-        NOT_FOUND            INSTANCE_NOT_FOUND  never
+        NOT_FOUND            INSTANCE_NOT_FOUND  state
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -409,7 +411,7 @@ class SchedulerServicer:
         ordered by name.
 
         code                 reason                 retry
-        NOT_FOUND            APPLICATION_NOT_FOUND  never
+        NOT_FOUND            APPLICATION_NOT_FOUND  state
         INVALID_ARGUMENT     INVALID_FILTER         never
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
         """
@@ -491,7 +493,7 @@ class SchedulerServicer:
         INVALID_ARGUMENT     INVALID_RESUME_TOKEN  reopen without token
         OUT_OF_RANGE         RESUME_TOKEN_EXPIRED  reopen without token
         RESOURCE_EXHAUSTED   WATCH_TOO_SLOW        reopen with last token
-        UNAVAILABLE          NOT_SERVING           reopen with last token
+        UNAVAILABLE          NOT_SERVING           pause, with last token
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

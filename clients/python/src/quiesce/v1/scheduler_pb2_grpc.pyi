@@ -87,7 +87,7 @@ class SchedulerStub:
     """One application.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
     """
     ListApplications: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListApplicationsRequest, _scheduler_pb2.ListApplicationsResponse]
     """Applications, ordered by name.
@@ -104,7 +104,7 @@ class SchedulerStub:
     declarative client.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
       ABORTED              ETAG_MISMATCH          state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
       ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
@@ -117,7 +117,7 @@ class SchedulerStub:
         $S quiesce.v1.Scheduler/MigrateApplication
 
       code                 reason                   retry
-      NOT_FOUND            APPLICATION_NOT_FOUND    never
+      NOT_FOUND            APPLICATION_NOT_FOUND    state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT      never
       ABORTED              OPERATION_IN_PROGRESS    pause
       ABORTED              ETAG_MISMATCH            state
@@ -125,7 +125,8 @@ class SchedulerStub:
       FAILED_PRECONDITION  ALREADY_ON_TARGET        state
       FAILED_PRECONDITION  NO_INSTANCES             state
       FAILED_PRECONDITION  INSTANCES_MISSING        state
-      FAILED_PRECONDITION  RESTORE_UNCONFIRMED      state
+      FAILED_PRECONDITION  RESTORE_UNCONFIRMED      pause (a person has to
+                                                    confirm)
       FAILED_PRECONDITION  TARGET_NOT_READY         state (placement agents: no
                                                     standby on the target)
     """
@@ -142,14 +143,15 @@ class SchedulerStub:
         $S quiesce.v1.Scheduler/DeleteApplication
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
       ABORTED              OPERATION_IN_PROGRESS  pause (with force: only
                                                   while one is running)
       ABORTED              ETAG_MISMATCH          state
       FAILED_PRECONDITION  NO_INSTANCES           state (not with force)
       FAILED_PRECONDITION  INSTANCES_MISSING      state (not with force)
-      FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
+      FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to
+                                                  confirm)
     """
     CreateCluster: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CreateClusterRequest, _scheduler_pb2.CreateClusterResponse]
     """Make a cluster known, with labels. Not required: naming a cluster in an
@@ -163,7 +165,7 @@ class SchedulerStub:
     """One cluster.
 
       code                 reason             retry
-      NOT_FOUND            CLUSTER_NOT_FOUND  never
+      NOT_FOUND            CLUSTER_NOT_FOUND  state
     """
     ListClusters: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListClustersRequest, _scheduler_pb2.ListClustersResponse]
     """Clusters, ordered by name.
@@ -176,7 +178,7 @@ class SchedulerStub:
     """Change display_name or labels.
 
       code                 reason               retry
-      NOT_FOUND            CLUSTER_NOT_FOUND    never
+      NOT_FOUND            CLUSTER_NOT_FOUND    state
       ABORTED              ETAG_MISMATCH        state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
     """
@@ -184,7 +186,7 @@ class SchedulerStub:
     """Forget a cluster that no application and no instance names.
 
       code                 reason               retry
-      NOT_FOUND            CLUSTER_NOT_FOUND    never
+      NOT_FOUND            CLUSTER_NOT_FOUND    state
       ABORTED              ETAG_MISMATCH        state
       FAILED_PRECONDITION  CLUSTER_IN_USE       state
     """
@@ -192,14 +194,14 @@ class SchedulerStub:
     """One instance.
 
       code                 reason              retry
-      NOT_FOUND            INSTANCE_NOT_FOUND  never
+      NOT_FOUND            INSTANCE_NOT_FOUND  state
     """
     ListInstances: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListInstancesRequest, _scheduler_pb2.ListInstancesResponse]
     """Instances of one application, or of all with parent "applications/-",
     ordered by name.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
       INVALID_ARGUMENT     INVALID_FILTER         never
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
     """
@@ -265,7 +267,7 @@ class SchedulerStub:
       INVALID_ARGUMENT     INVALID_RESUME_TOKEN  reopen without token
       OUT_OF_RANGE         RESUME_TOKEN_EXPIRED  reopen without token
       RESOURCE_EXHAUSTED   WATCH_TOO_SLOW        reopen with last token
-      UNAVAILABLE          NOT_SERVING           reopen with last token
+      UNAVAILABLE          NOT_SERVING           pause, with last token
     """
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelOperationRequest, _scheduler_pb2.CancelOperationResponse]
     """Take an operation back. Before the point of no return it becomes CANCELLED,
@@ -373,7 +375,7 @@ class SchedulerAsyncStub(SchedulerStub):
     """One application.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
     """
     ListApplications: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListApplicationsRequest, _scheduler_pb2.ListApplicationsResponse]  # type: ignore[assignment]
     """Applications, ordered by name.
@@ -390,7 +392,7 @@ class SchedulerAsyncStub(SchedulerStub):
     declarative client.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
       ABORTED              ETAG_MISMATCH          state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
       ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
@@ -403,7 +405,7 @@ class SchedulerAsyncStub(SchedulerStub):
         $S quiesce.v1.Scheduler/MigrateApplication
 
       code                 reason                   retry
-      NOT_FOUND            APPLICATION_NOT_FOUND    never
+      NOT_FOUND            APPLICATION_NOT_FOUND    state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT      never
       ABORTED              OPERATION_IN_PROGRESS    pause
       ABORTED              ETAG_MISMATCH            state
@@ -411,7 +413,8 @@ class SchedulerAsyncStub(SchedulerStub):
       FAILED_PRECONDITION  ALREADY_ON_TARGET        state
       FAILED_PRECONDITION  NO_INSTANCES             state
       FAILED_PRECONDITION  INSTANCES_MISSING        state
-      FAILED_PRECONDITION  RESTORE_UNCONFIRMED      state
+      FAILED_PRECONDITION  RESTORE_UNCONFIRMED      pause (a person has to
+                                                    confirm)
       FAILED_PRECONDITION  TARGET_NOT_READY         state (placement agents: no
                                                     standby on the target)
     """
@@ -428,14 +431,15 @@ class SchedulerAsyncStub(SchedulerStub):
         $S quiesce.v1.Scheduler/DeleteApplication
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
       ABORTED              OPERATION_IN_PROGRESS  pause (with force: only
                                                   while one is running)
       ABORTED              ETAG_MISMATCH          state
       FAILED_PRECONDITION  NO_INSTANCES           state (not with force)
       FAILED_PRECONDITION  INSTANCES_MISSING      state (not with force)
-      FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
+      FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to
+                                                  confirm)
     """
     CreateCluster: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CreateClusterRequest, _scheduler_pb2.CreateClusterResponse]  # type: ignore[assignment]
     """Make a cluster known, with labels. Not required: naming a cluster in an
@@ -449,7 +453,7 @@ class SchedulerAsyncStub(SchedulerStub):
     """One cluster.
 
       code                 reason             retry
-      NOT_FOUND            CLUSTER_NOT_FOUND  never
+      NOT_FOUND            CLUSTER_NOT_FOUND  state
     """
     ListClusters: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListClustersRequest, _scheduler_pb2.ListClustersResponse]  # type: ignore[assignment]
     """Clusters, ordered by name.
@@ -462,7 +466,7 @@ class SchedulerAsyncStub(SchedulerStub):
     """Change display_name or labels.
 
       code                 reason               retry
-      NOT_FOUND            CLUSTER_NOT_FOUND    never
+      NOT_FOUND            CLUSTER_NOT_FOUND    state
       ABORTED              ETAG_MISMATCH        state
       ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
     """
@@ -470,7 +474,7 @@ class SchedulerAsyncStub(SchedulerStub):
     """Forget a cluster that no application and no instance names.
 
       code                 reason               retry
-      NOT_FOUND            CLUSTER_NOT_FOUND    never
+      NOT_FOUND            CLUSTER_NOT_FOUND    state
       ABORTED              ETAG_MISMATCH        state
       FAILED_PRECONDITION  CLUSTER_IN_USE       state
     """
@@ -478,14 +482,14 @@ class SchedulerAsyncStub(SchedulerStub):
     """One instance.
 
       code                 reason              retry
-      NOT_FOUND            INSTANCE_NOT_FOUND  never
+      NOT_FOUND            INSTANCE_NOT_FOUND  state
     """
     ListInstances: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListInstancesRequest, _scheduler_pb2.ListInstancesResponse]  # type: ignore[assignment]
     """Instances of one application, or of all with parent "applications/-",
     ordered by name.
 
       code                 reason                 retry
-      NOT_FOUND            APPLICATION_NOT_FOUND  never
+      NOT_FOUND            APPLICATION_NOT_FOUND  state
       INVALID_ARGUMENT     INVALID_FILTER         never
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
     """
@@ -551,7 +555,7 @@ class SchedulerAsyncStub(SchedulerStub):
       INVALID_ARGUMENT     INVALID_RESUME_TOKEN  reopen without token
       OUT_OF_RANGE         RESUME_TOKEN_EXPIRED  reopen without token
       RESOURCE_EXHAUSTED   WATCH_TOO_SLOW        reopen with last token
-      UNAVAILABLE          NOT_SERVING           reopen with last token
+      UNAVAILABLE          NOT_SERVING           pause, with last token
     """
     CancelOperation: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelOperationRequest, _scheduler_pb2.CancelOperationResponse]  # type: ignore[assignment]
     """Take an operation back. Before the point of no return it becomes CANCELLED,
@@ -671,7 +675,7 @@ class SchedulerServicer:
         """One application.
 
           code                 reason                 retry
-          NOT_FOUND            APPLICATION_NOT_FOUND  never
+          NOT_FOUND            APPLICATION_NOT_FOUND  state
         """
 
     def ListApplications(
@@ -698,7 +702,7 @@ class SchedulerServicer:
         declarative client.
 
           code                 reason                 retry
-          NOT_FOUND            APPLICATION_NOT_FOUND  never
+          NOT_FOUND            APPLICATION_NOT_FOUND  state
           ABORTED              ETAG_MISMATCH          state
           ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
           ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
@@ -716,7 +720,7 @@ class SchedulerServicer:
             $S quiesce.v1.Scheduler/MigrateApplication
 
           code                 reason                   retry
-          NOT_FOUND            APPLICATION_NOT_FOUND    never
+          NOT_FOUND            APPLICATION_NOT_FOUND    state
           ALREADY_EXISTS       REQUEST_ID_CONFLICT      never
           ABORTED              OPERATION_IN_PROGRESS    pause
           ABORTED              ETAG_MISMATCH            state
@@ -724,7 +728,8 @@ class SchedulerServicer:
           FAILED_PRECONDITION  ALREADY_ON_TARGET        state
           FAILED_PRECONDITION  NO_INSTANCES             state
           FAILED_PRECONDITION  INSTANCES_MISSING        state
-          FAILED_PRECONDITION  RESTORE_UNCONFIRMED      state
+          FAILED_PRECONDITION  RESTORE_UNCONFIRMED      pause (a person has to
+                                                        confirm)
           FAILED_PRECONDITION  TARGET_NOT_READY         state (placement agents: no
                                                         standby on the target)
         """
@@ -746,14 +751,15 @@ class SchedulerServicer:
             $S quiesce.v1.Scheduler/DeleteApplication
 
           code                 reason                 retry
-          NOT_FOUND            APPLICATION_NOT_FOUND  never
+          NOT_FOUND            APPLICATION_NOT_FOUND  state
           ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
           ABORTED              OPERATION_IN_PROGRESS  pause (with force: only
                                                       while one is running)
           ABORTED              ETAG_MISMATCH          state
           FAILED_PRECONDITION  NO_INSTANCES           state (not with force)
           FAILED_PRECONDITION  INSTANCES_MISSING      state (not with force)
-          FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
+          FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to
+                                                      confirm)
         """
 
     def CreateCluster(
@@ -777,7 +783,7 @@ class SchedulerServicer:
         """One cluster.
 
           code                 reason             retry
-          NOT_FOUND            CLUSTER_NOT_FOUND  never
+          NOT_FOUND            CLUSTER_NOT_FOUND  state
         """
 
     def ListClusters(
@@ -800,7 +806,7 @@ class SchedulerServicer:
         """Change display_name or labels.
 
           code                 reason               retry
-          NOT_FOUND            CLUSTER_NOT_FOUND    never
+          NOT_FOUND            CLUSTER_NOT_FOUND    state
           ABORTED              ETAG_MISMATCH        state
           ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
         """
@@ -813,7 +819,7 @@ class SchedulerServicer:
         """Forget a cluster that no application and no instance names.
 
           code                 reason               retry
-          NOT_FOUND            CLUSTER_NOT_FOUND    never
+          NOT_FOUND            CLUSTER_NOT_FOUND    state
           ABORTED              ETAG_MISMATCH        state
           FAILED_PRECONDITION  CLUSTER_IN_USE       state
         """
@@ -826,7 +832,7 @@ class SchedulerServicer:
         """One instance.
 
           code                 reason              retry
-          NOT_FOUND            INSTANCE_NOT_FOUND  never
+          NOT_FOUND            INSTANCE_NOT_FOUND  state
         """
 
     def ListInstances(
@@ -838,7 +844,7 @@ class SchedulerServicer:
         ordered by name.
 
           code                 reason                 retry
-          NOT_FOUND            APPLICATION_NOT_FOUND  never
+          NOT_FOUND            APPLICATION_NOT_FOUND  state
           INVALID_ARGUMENT     INVALID_FILTER         never
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
         """
@@ -924,7 +930,7 @@ class SchedulerServicer:
           INVALID_ARGUMENT     INVALID_RESUME_TOKEN  reopen without token
           OUT_OF_RANGE         RESUME_TOKEN_EXPIRED  reopen without token
           RESOURCE_EXHAUSTED   WATCH_TOO_SLOW        reopen with last token
-          UNAVAILABLE          NOT_SERVING           reopen with last token
+          UNAVAILABLE          NOT_SERVING           pause, with last token
         """
 
     def CancelOperation(

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from quiesce.v1 import types_pb2 as quiesce_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equiesce/v1/shutdown_hook.proto\x12\nquiesce.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quiesce/v1/types.proto\"\x14\n\x12GetHookInfoRequest\"9\n\x13GetHookInfoResponse\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.quiesce.v1.HookInfo\"\xa1\x01\n\x14\x43heckShutdownRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x44\n\nparameters\x18\x02 \x03(\x0b\x32\x30.quiesce.v1.CheckShutdownRequest.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x15\x43heckShutdownResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x10\n\x08\x66indings\x18\x02 \x03(\t\x12\x34\n\x11\x65xpected_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc9\x04\n\x0fShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\'\n\x04kind\x18\x05 \x01(\x0e\x32\x19.quiesce.v1.OperationKind\x12/\n\x0cgrace_period\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rdeadline_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x12heartbeat_interval\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_extension\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rsettle_period\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x63ompletion_token\x18\x0b \x01(\t\x12?\n\nparameters\x18\x0c \x03(\x0b\x32+.quiesce.v1.ShutdownRequest.ParametersEntry\x12\x16\n\x0etarget_cluster\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\r\n\x05\x65poch\x18\x0f \x01(\x03\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x10ShutdownResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\")\n\x12GetShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\"A\n\x13GetShutdownResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\"<\n\x15\x43\x61ncelShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"D\n\x16\x43\x61ncelShutdownResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\"\xa1\x01\n\x15UpdateDeadlineRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12/\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rdeadline_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07granted\x18\x04 \x01(\x08\"\x18\n\x16UpdateDeadlineResponse\"W\n\x16KillApplicationRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x18\n\x10\x63ompletion_token\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"E\n\x17KillApplicationResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\"\xec\x02\n\x17StartApplicationRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x30\n\rstart_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0esource_cluster\x18\x06 \x01(\t\x12\x10\n\x08rollback\x18\x07 \x01(\x08\x12G\n\nparameters\x18\x08 \x03(\x0b\x32\x33.quiesce.v1.StartApplicationRequest.ParametersEntry\x12\x0e\n\x06reason\x18\t \x01(\t\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\x18StartApplicationResponse\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.quiesce.v1.StartStatus\"\xf1\x01\n\x17\x43oncludeShutdownRequest\x12\x11\n\toperation\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x44\n\x0b\x64isposition\x18\x04 \x01(\x0e\x32/.quiesce.v1.ConcludeShutdownRequest.Disposition\"\\\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISPOSITION_STANDBY\x10\x01\x12\x17\n\x13\x44ISPOSITION_RETIRED\x10\x02\"\x1a\n\x18\x43oncludeShutdownResponse2\xc8\x06\n\x0cShutdownHook\x12S\n\x0bGetHookInfo\x12\x1e.quiesce.v1.GetHookInfoRequest\x1a\x1f.quiesce.v1.GetHookInfoResponse\"\x03\x90\x02\x01\x12Y\n\rCheckShutdown\x12 .quiesce.v1.CheckShutdownRequest\x1a!.quiesce.v1.CheckShutdownResponse\"\x03\x90\x02\x01\x12L\n\x08Shutdown\x12\x1b.quiesce.v1.ShutdownRequest\x1a\x1c.quiesce.v1.ShutdownResponse\"\x03\x90\x02\x02\x30\x01\x12S\n\x0bGetShutdown\x12\x1e.quiesce.v1.GetShutdownRequest\x1a\x1f.quiesce.v1.GetShutdownResponse\"\x03\x90\x02\x01\x12\\\n\x0e\x43\x61ncelShutdown\x12!.quiesce.v1.CancelShutdownRequest\x1a\".quiesce.v1.CancelShutdownResponse\"\x03\x90\x02\x02\x12\\\n\x0eUpdateDeadline\x12!.quiesce.v1.UpdateDeadlineRequest\x1a\".quiesce.v1.UpdateDeadlineResponse\"\x03\x90\x02\x02\x12_\n\x0fKillApplication\x12\".quiesce.v1.KillApplicationRequest\x1a#.quiesce.v1.KillApplicationResponse\"\x03\x90\x02\x02\x12\x64\n\x10StartApplication\x12#.quiesce.v1.StartApplicationRequest\x1a$.quiesce.v1.StartApplicationResponse\"\x03\x90\x02\x02\x30\x01\x12\x62\n\x10\x43oncludeShutdown\x12#.quiesce.v1.ConcludeShutdownRequest\x1a$.quiesce.v1.ConcludeShutdownResponse\"\x03\x90\x02\x02\x42<\n\x0e\x64\x65v.quiesce.v1P\x01Z\x1bquiesce.dev/go/v1;quiescev1\xaa\x02\nQuiesce.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equiesce/v1/shutdown_hook.proto\x12\nquiesce.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quiesce/v1/types.proto\"\x14\n\x12GetHookInfoRequest\"9\n\x13GetHookInfoResponse\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.quiesce.v1.HookInfo\"\xa1\x01\n\x14\x43heckShutdownRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x44\n\nparameters\x18\x02 \x03(\x0b\x32\x30.quiesce.v1.CheckShutdownRequest.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x15\x43heckShutdownResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x10\n\x08\x66indings\x18\x02 \x03(\t\x12\x34\n\x11\x65xpected_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xce\x04\n\x0fShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\'\n\x04kind\x18\x05 \x01(\x0e\x32\x19.quiesce.v1.OperationKind\x12/\n\x0cgrace_period\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rdeadline_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x12heartbeat_interval\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_extension\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rsettle_period\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x10\x63ompletion_token\x18\x0b \x01(\tB\x03\x80\x01\x01\x12?\n\nparameters\x18\x0c \x03(\x0b\x32+.quiesce.v1.ShutdownRequest.ParametersEntry\x12\x16\n\x0etarget_cluster\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\r\n\x05\x65poch\x18\x0f \x01(\x03\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x10ShutdownResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\")\n\x12GetShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\"A\n\x13GetShutdownResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\"<\n\x15\x43\x61ncelShutdownRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"D\n\x16\x43\x61ncelShutdownResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\"\xa1\x01\n\x15UpdateDeadlineRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12/\n\x0cgrace_period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rdeadline_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07granted\x18\x04 \x01(\x08\"\x18\n\x16UpdateDeadlineResponse\"\\\n\x16KillApplicationRequest\x12\x13\n\x0bshutdown_id\x18\x01 \x01(\t\x12\x1d\n\x10\x63ompletion_token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\"E\n\x17KillApplicationResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x1a.quiesce.v1.ShutdownStatus\"\xec\x02\n\x17StartApplicationRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x30\n\rstart_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0esource_cluster\x18\x06 \x01(\t\x12\x10\n\x08rollback\x18\x07 \x01(\x08\x12G\n\nparameters\x18\x08 \x03(\x0b\x32\x33.quiesce.v1.StartApplicationRequest.ParametersEntry\x12\x0e\n\x06reason\x18\t \x01(\t\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"C\n\x18StartApplicationResponse\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.quiesce.v1.StartStatus\"\xf1\x01\n\x17\x43oncludeShutdownRequest\x12\x11\n\toperation\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x44\n\x0b\x64isposition\x18\x04 \x01(\x0e\x32/.quiesce.v1.ConcludeShutdownRequest.Disposition\"\\\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISPOSITION_STANDBY\x10\x01\x12\x17\n\x13\x44ISPOSITION_RETIRED\x10\x02\"\x1a\n\x18\x43oncludeShutdownResponse2\xc8\x06\n\x0cShutdownHook\x12S\n\x0bGetHookInfo\x12\x1e.quiesce.v1.GetHookInfoRequest\x1a\x1f.quiesce.v1.GetHookInfoResponse\"\x03\x90\x02\x01\x12Y\n\rCheckShutdown\x12 .quiesce.v1.CheckShutdownRequest\x1a!.quiesce.v1.CheckShutdownResponse\"\x03\x90\x02\x01\x12L\n\x08Shutdown\x12\x1b.quiesce.v1.ShutdownRequest\x1a\x1c.quiesce.v1.ShutdownResponse\"\x03\x90\x02\x02\x30\x01\x12S\n\x0bGetShutdown\x12\x1e.quiesce.v1.GetShutdownRequest\x1a\x1f.quiesce.v1.GetShutdownResponse\"\x03\x90\x02\x01\x12\\\n\x0e\x43\x61ncelShutdown\x12!.quiesce.v1.CancelShutdownRequest\x1a\".quiesce.v1.CancelShutdownResponse\"\x03\x90\x02\x02\x12\\\n\x0eUpdateDeadline\x12!.quiesce.v1.UpdateDeadlineRequest\x1a\".quiesce.v1.UpdateDeadlineResponse\"\x03\x90\x02\x02\x12_\n\x0fKillApplication\x12\".quiesce.v1.KillApplicationRequest\x1a#.quiesce.v1.KillApplicationResponse\"\x03\x90\x02\x02\x12\x64\n\x10StartApplication\x12#.quiesce.v1.StartApplicationRequest\x1a$.quiesce.v1.StartApplicationResponse\"\x03\x90\x02\x02\x30\x01\x12\x62\n\x10\x43oncludeShutdown\x12#.quiesce.v1.ConcludeShutdownRequest\x1a$.quiesce.v1.ConcludeShutdownResponse\"\x03\x90\x02\x02\x42<\n\x0e\x64\x65v.quiesce.v1P\x01Z\x1bquiesce.dev/go/v1;quiescev1\xaa\x02\nQuiesce.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKSHUTDOWNREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_SHUTDOWNREQUEST_PARAMETERSENTRY']._loaded_options = None
   _globals['_SHUTDOWNREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_SHUTDOWNREQUEST'].fields_by_name['completion_token']._loaded_options = None
+  _globals['_SHUTDOWNREQUEST'].fields_by_name['completion_token']._serialized_options = b'\200\001\001'
+  _globals['_KILLAPPLICATIONREQUEST'].fields_by_name['completion_token']._loaded_options = None
+  _globals['_KILLAPPLICATIONREQUEST'].fields_by_name['completion_token']._serialized_options = b'\200\001\001'
   _globals['_STARTAPPLICATIONREQUEST_PARAMETERSENTRY']._loaded_options = None
   _globals['_STARTAPPLICATIONREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_SHUTDOWNHOOK'].methods_by_name['GetHookInfo']._loaded_options = None
@@ -70,39 +74,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKSHUTDOWNRESPONSE']._serialized_start=380
   _globals['_CHECKSHUTDOWNRESPONSE']._serialized_end=487
   _globals['_SHUTDOWNREQUEST']._serialized_start=490
-  _globals['_SHUTDOWNREQUEST']._serialized_end=1075
+  _globals['_SHUTDOWNREQUEST']._serialized_end=1080
   _globals['_SHUTDOWNREQUEST_PARAMETERSENTRY']._serialized_start=329
   _globals['_SHUTDOWNREQUEST_PARAMETERSENTRY']._serialized_end=378
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=1077
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=1139
-  _globals['_GETSHUTDOWNREQUEST']._serialized_start=1141
-  _globals['_GETSHUTDOWNREQUEST']._serialized_end=1182
-  _globals['_GETSHUTDOWNRESPONSE']._serialized_start=1184
-  _globals['_GETSHUTDOWNRESPONSE']._serialized_end=1249
-  _globals['_CANCELSHUTDOWNREQUEST']._serialized_start=1251
-  _globals['_CANCELSHUTDOWNREQUEST']._serialized_end=1311
-  _globals['_CANCELSHUTDOWNRESPONSE']._serialized_start=1313
-  _globals['_CANCELSHUTDOWNRESPONSE']._serialized_end=1381
-  _globals['_UPDATEDEADLINEREQUEST']._serialized_start=1384
-  _globals['_UPDATEDEADLINEREQUEST']._serialized_end=1545
-  _globals['_UPDATEDEADLINERESPONSE']._serialized_start=1547
-  _globals['_UPDATEDEADLINERESPONSE']._serialized_end=1571
-  _globals['_KILLAPPLICATIONREQUEST']._serialized_start=1573
-  _globals['_KILLAPPLICATIONREQUEST']._serialized_end=1660
-  _globals['_KILLAPPLICATIONRESPONSE']._serialized_start=1662
-  _globals['_KILLAPPLICATIONRESPONSE']._serialized_end=1731
-  _globals['_STARTAPPLICATIONREQUEST']._serialized_start=1734
-  _globals['_STARTAPPLICATIONREQUEST']._serialized_end=2098
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=1082
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=1144
+  _globals['_GETSHUTDOWNREQUEST']._serialized_start=1146
+  _globals['_GETSHUTDOWNREQUEST']._serialized_end=1187
+  _globals['_GETSHUTDOWNRESPONSE']._serialized_start=1189
+  _globals['_GETSHUTDOWNRESPONSE']._serialized_end=1254
+  _globals['_CANCELSHUTDOWNREQUEST']._serialized_start=1256
+  _globals['_CANCELSHUTDOWNREQUEST']._serialized_end=1316
+  _globals['_CANCELSHUTDOWNRESPONSE']._serialized_start=1318
+  _globals['_CANCELSHUTDOWNRESPONSE']._serialized_end=1386
+  _globals['_UPDATEDEADLINEREQUEST']._serialized_start=1389
+  _globals['_UPDATEDEADLINEREQUEST']._serialized_end=1550
+  _globals['_UPDATEDEADLINERESPONSE']._serialized_start=1552
+  _globals['_UPDATEDEADLINERESPONSE']._serialized_end=1576
+  _globals['_KILLAPPLICATIONREQUEST']._serialized_start=1578
+  _globals['_KILLAPPLICATIONREQUEST']._serialized_end=1670
+  _globals['_KILLAPPLICATIONRESPONSE']._serialized_start=1672
+  _globals['_KILLAPPLICATIONRESPONSE']._serialized_end=1741
+  _globals['_STARTAPPLICATIONREQUEST']._serialized_start=1744
+  _globals['_STARTAPPLICATIONREQUEST']._serialized_end=2108
   _globals['_STARTAPPLICATIONREQUEST_PARAMETERSENTRY']._serialized_start=329
   _globals['_STARTAPPLICATIONREQUEST_PARAMETERSENTRY']._serialized_end=378
-  _globals['_STARTAPPLICATIONRESPONSE']._serialized_start=2100
-  _globals['_STARTAPPLICATIONRESPONSE']._serialized_end=2167
-  _globals['_CONCLUDESHUTDOWNREQUEST']._serialized_start=2170
-  _globals['_CONCLUDESHUTDOWNREQUEST']._serialized_end=2411
-  _globals['_CONCLUDESHUTDOWNREQUEST_DISPOSITION']._serialized_start=2319
-  _globals['_CONCLUDESHUTDOWNREQUEST_DISPOSITION']._serialized_end=2411
-  _globals['_CONCLUDESHUTDOWNRESPONSE']._serialized_start=2413
-  _globals['_CONCLUDESHUTDOWNRESPONSE']._serialized_end=2439
-  _globals['_SHUTDOWNHOOK']._serialized_start=2442
-  _globals['_SHUTDOWNHOOK']._serialized_end=3282
+  _globals['_STARTAPPLICATIONRESPONSE']._serialized_start=2110
+  _globals['_STARTAPPLICATIONRESPONSE']._serialized_end=2177
+  _globals['_CONCLUDESHUTDOWNREQUEST']._serialized_start=2180
+  _globals['_CONCLUDESHUTDOWNREQUEST']._serialized_end=2421
+  _globals['_CONCLUDESHUTDOWNREQUEST_DISPOSITION']._serialized_start=2329
+  _globals['_CONCLUDESHUTDOWNREQUEST_DISPOSITION']._serialized_end=2421
+  _globals['_CONCLUDESHUTDOWNRESPONSE']._serialized_start=2423
+  _globals['_CONCLUDESHUTDOWNRESPONSE']._serialized_end=2449
+  _globals['_SHUTDOWNHOOK']._serialized_start=2452
+  _globals['_SHUTDOWNHOOK']._serialized_end=3292
 # @@protoc_insertion_point(module_scope)

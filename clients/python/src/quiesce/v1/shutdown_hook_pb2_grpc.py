@@ -285,7 +285,7 @@ class ShutdownHookServicer:
         PERMISSION_DENIED    CALLER_NOT_ALLOWED     never
         FAILED_PRECONDITION  WRONG_INSTANCE         never
         FAILED_PRECONDITION  EPOCH_STALE            never
-        FAILED_PRECONDITION  NOT_STOPPABLE          next attempt
+        FAILED_PRECONDITION  NOT_STOPPABLE          state (next attempt)
         ABORTED              SHUTDOWN_IN_PROGRESS   pause
         ABORTED              SHUTDOWN_SUPERSEDED    never (a later attempt runs)
         UNAVAILABLE          NOT_SERVING            pause, same shutdown_id
@@ -392,7 +392,7 @@ class ShutdownHookServicer:
         code                 reason                 retry
         INVALID_ARGUMENT     INVALID_FIELD          never
         FAILED_PRECONDITION  WRONG_INSTANCE         never
-        FAILED_PRECONDITION  STILL_RUNNING          never
+        FAILED_PRECONDITION  STILL_RUNNING          state
         FAILED_PRECONDITION  EPOCH_STALE            never
         UNIMPLEMENTED        NOT_IMPLEMENTED        never
         others as GetHookInfo

@@ -65,21 +65,22 @@ export enum ErrorReason {
   INVALID_PAGE_TOKEN = 3,
 
   /**
-   * INVALID_ARGUMENT, never: garbage, or from a watch with another filter.
+   * INVALID_ARGUMENT, reopen without a token: garbage, or from a watch with
+   * another filter.
    *
    * @generated from enum value: ERROR_REASON_INVALID_RESUME_TOKEN = 4;
    */
   INVALID_RESUME_TOKEN = 4,
 
   /**
-   * NOT_FOUND, never. Metadata: name.
+   * NOT_FOUND, state: it may be created. Metadata: name.
    *
    * @generated from enum value: ERROR_REASON_APPLICATION_NOT_FOUND = 10;
    */
   APPLICATION_NOT_FOUND = 10,
 
   /**
-   * NOT_FOUND, never. Metadata: name.
+   * NOT_FOUND, state: it may register. Metadata: name.
    *
    * @generated from enum value: ERROR_REASON_INSTANCE_NOT_FOUND = 11;
    */
@@ -93,7 +94,7 @@ export enum ErrorReason {
   OPERATION_NOT_FOUND = 12,
 
   /**
-   * NOT_FOUND, never. Metadata: name.
+   * NOT_FOUND, state: it may be made known. Metadata: name.
    *
    * @generated from enum value: ERROR_REASON_CLUSTER_NOT_FOUND = 14;
    */
@@ -217,7 +218,7 @@ export enum ErrorReason {
   CAPABILITY_MISSING = 46,
 
   /**
-   * FAILED_PRECONDITION, state: the hook serves another instance. Metadata:
+   * FAILED_PRECONDITION, never: the hook serves another instance. Metadata:
    * instance.
    *
    * @generated from enum value: ERROR_REASON_WRONG_INSTANCE = 47;
@@ -279,7 +280,7 @@ export enum ErrorReason {
   EPOCH_STALE = 54,
 
   /**
-   * FAILED_PRECONDITION, state: the application may not be started here now.
+   * FAILED_PRECONDITION, pause: the application may not be started here now.
    * Metadata: cluster (where it belongs), operation (if one is open).
    *
    * @generated from enum value: ERROR_REASON_START_NOT_PERMITTED = 55;
@@ -287,7 +288,7 @@ export enum ErrorReason {
   START_NOT_PERMITTED = 55,
 
   /**
-   * FAILED_PRECONDITION, state: another agent serves this instance, and the end
+   * FAILED_PRECONDITION, pause: another agent serves this instance, and the end
    * of the copy it started is not known. Metadata: instance.
    *
    * @generated from enum value: ERROR_REASON_INSTANCE_IN_USE = 56;
@@ -327,7 +328,7 @@ export enum ErrorReason {
   STILL_RUNNING = 61,
 
   /**
-   * FAILED_PRECONDITION, state: the scheduler's store was put back from a
+   * FAILED_PRECONDITION, pause: the scheduler's store was put back from a
    * backup, and nobody has confirmed since where the application runs (see
    * Application.restore_time). Metadata: application.
    *

@@ -94,7 +94,7 @@ export type GetServerInfoResponse = Message<"quiesce.v1.GetServerInfoResponse"> 
   operationRetention?: Duration | undefined;
 
   /**
-   * Where agents dial in, "host:port"; empty when dialling in is off.
+   * Where agents dial in, "host:port". Empty: where this call went.
    *
    * @generated from field: string attach_endpoint = 9;
    */
@@ -1580,7 +1580,7 @@ export const Scheduler: GenService<{
    * One application.
    *
    *   code                 reason                 retry
-   *   NOT_FOUND            APPLICATION_NOT_FOUND  never
+   *   NOT_FOUND            APPLICATION_NOT_FOUND  state
    *
    * @generated from rpc quiesce.v1.Scheduler.GetApplication
    */
@@ -1611,7 +1611,7 @@ export const Scheduler: GenService<{
    * declarative client.
    *
    *   code                 reason                 retry
-   *   NOT_FOUND            APPLICATION_NOT_FOUND  never
+   *   NOT_FOUND            APPLICATION_NOT_FOUND  state
    *   ABORTED              ETAG_MISMATCH          state
    *   ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
    *   ABORTED              OPERATION_IN_PROGRESS  pause (`cluster` only)
@@ -1631,7 +1631,7 @@ export const Scheduler: GenService<{
    *     $S quiesce.v1.Scheduler/MigrateApplication
    *
    *   code                 reason                   retry
-   *   NOT_FOUND            APPLICATION_NOT_FOUND    never
+   *   NOT_FOUND            APPLICATION_NOT_FOUND    state
    *   ALREADY_EXISTS       REQUEST_ID_CONFLICT      never
    *   ABORTED              OPERATION_IN_PROGRESS    pause
    *   ABORTED              ETAG_MISMATCH            state
@@ -1639,7 +1639,8 @@ export const Scheduler: GenService<{
    *   FAILED_PRECONDITION  ALREADY_ON_TARGET        state
    *   FAILED_PRECONDITION  NO_INSTANCES             state
    *   FAILED_PRECONDITION  INSTANCES_MISSING        state
-   *   FAILED_PRECONDITION  RESTORE_UNCONFIRMED      state
+   *   FAILED_PRECONDITION  RESTORE_UNCONFIRMED      pause (a person has to
+   *                                                 confirm)
    *   FAILED_PRECONDITION  TARGET_NOT_READY         state (placement agents: no
    *                                                 standby on the target)
    *
@@ -1663,14 +1664,15 @@ export const Scheduler: GenService<{
    *     $S quiesce.v1.Scheduler/DeleteApplication
    *
    *   code                 reason                 retry
-   *   NOT_FOUND            APPLICATION_NOT_FOUND  never
+   *   NOT_FOUND            APPLICATION_NOT_FOUND  state
    *   ALREADY_EXISTS       REQUEST_ID_CONFLICT    never
    *   ABORTED              OPERATION_IN_PROGRESS  pause (with force: only
    *                                               while one is running)
    *   ABORTED              ETAG_MISMATCH          state
    *   FAILED_PRECONDITION  NO_INSTANCES           state (not with force)
    *   FAILED_PRECONDITION  INSTANCES_MISSING      state (not with force)
-   *   FAILED_PRECONDITION  RESTORE_UNCONFIRMED    state
+   *   FAILED_PRECONDITION  RESTORE_UNCONFIRMED    pause (a person has to
+   *                                               confirm)
    *
    * @generated from rpc quiesce.v1.Scheduler.DeleteApplication
    */
@@ -1698,7 +1700,7 @@ export const Scheduler: GenService<{
    * One cluster.
    *
    *   code                 reason             retry
-   *   NOT_FOUND            CLUSTER_NOT_FOUND  never
+   *   NOT_FOUND            CLUSTER_NOT_FOUND  state
    *
    * @generated from rpc quiesce.v1.Scheduler.GetCluster
    */
@@ -1725,7 +1727,7 @@ export const Scheduler: GenService<{
    * Change display_name or labels.
    *
    *   code                 reason               retry
-   *   NOT_FOUND            CLUSTER_NOT_FOUND    never
+   *   NOT_FOUND            CLUSTER_NOT_FOUND    state
    *   ABORTED              ETAG_MISMATCH        state
    *   ALREADY_EXISTS       REQUEST_ID_CONFLICT  never
    *
@@ -1740,7 +1742,7 @@ export const Scheduler: GenService<{
    * Forget a cluster that no application and no instance names.
    *
    *   code                 reason               retry
-   *   NOT_FOUND            CLUSTER_NOT_FOUND    never
+   *   NOT_FOUND            CLUSTER_NOT_FOUND    state
    *   ABORTED              ETAG_MISMATCH        state
    *   FAILED_PRECONDITION  CLUSTER_IN_USE       state
    *
@@ -1755,7 +1757,7 @@ export const Scheduler: GenService<{
    * One instance.
    *
    *   code                 reason              retry
-   *   NOT_FOUND            INSTANCE_NOT_FOUND  never
+   *   NOT_FOUND            INSTANCE_NOT_FOUND  state
    *
    * @generated from rpc quiesce.v1.Scheduler.GetInstance
    */
@@ -1769,7 +1771,7 @@ export const Scheduler: GenService<{
    * ordered by name.
    *
    *   code                 reason                 retry
-   *   NOT_FOUND            APPLICATION_NOT_FOUND  never
+   *   NOT_FOUND            APPLICATION_NOT_FOUND  state
    *   INVALID_ARGUMENT     INVALID_FILTER         never
    *   INVALID_ARGUMENT     INVALID_PAGE_TOKEN     never; begin again
    *
@@ -1863,7 +1865,7 @@ export const Scheduler: GenService<{
    *   INVALID_ARGUMENT     INVALID_RESUME_TOKEN  reopen without token
    *   OUT_OF_RANGE         RESUME_TOKEN_EXPIRED  reopen without token
    *   RESOURCE_EXHAUSTED   WATCH_TOO_SLOW        reopen with last token
-   *   UNAVAILABLE          NOT_SERVING           reopen with last token
+   *   UNAVAILABLE          NOT_SERVING           pause, with last token
    *
    * @generated from rpc quiesce.v1.Scheduler.WatchOperations
    */

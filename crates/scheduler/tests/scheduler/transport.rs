@@ -80,7 +80,11 @@ async fn the_admin_address_shows_metrics_and_health() {
     .await;
     for line in [
         "quiesce_grpc_server_handled_total{service=\"quiesce.v1.Scheduler\",method=\"MigrateApplication\",code=\"Ok\"} 1",
-        "quiesce_operations_in_progress 0",
+        "quiesce_operations_accepted_total{kind=\"migrate\"} 1",
+        "quiesce_operation_state_changes_total{state=\"stopping\"} 1",
+        "quiesce_operations_in_progress{state=\"pending\"} 0",
+        "quiesce_operations_in_progress{state=\"finalizing\"} 0",
+        "quiesce_operation_duration_seconds_count{kind=\"migrate\",outcome=\"succeeded\"} 1",
         "quiesce_shutdown_duration_seconds_count{outcome=\"stopped\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");

@@ -107,6 +107,16 @@ impl Catalogue {
         self.registry
     }
 
+    /// The names of all series.
+    #[cfg(test)]
+    pub(super) fn series(&self) -> Vec<String> {
+        let names = self.entries.iter().flat_map(|entry| match entry.kind {
+            "histogram" => ["_bucket", "_sum", "_count"].map(|suffix| format!("{}{suffix}", entry.name)).to_vec(),
+            _ => vec![entry.name.clone()],
+        });
+        names.collect()
+    }
+
     fn one<M: Metric + Clone>(&mut self, name: &'static str, kind: &'static str, help: &'static str, metric: M) -> M {
         self.remember(name, kind, help, Vec::new());
         self.registry.register(name, help, metric.clone());

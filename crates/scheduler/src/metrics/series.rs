@@ -150,7 +150,7 @@ impl Series {
             instances_stopped: c.counters(
                 "instances_stopped",
                 "Instances whose end was verified, by how they ended and by what proves it; `killed` are the forced stops",
-                [ends(), Values::of::<Evidence>("evidence")],
+                [ends(), Values::some("evidence", |evidence: Evidence| evidence != Evidence::Claimed)],
             ),
             shutdown_seconds: c.histograms(
                 "shutdown_duration_seconds",

@@ -1,13 +1,13 @@
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
 /// The page is made of the declarations: `UPDATE_GOLDEN=1` writes it anew.
 #[test]
 fn the_page_about_metrics_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
-    let mut catalogue = Catalogue::new();
-    drop(Series::declare(&mut catalogue));
+    let path = file("docs/metrics.md");
+    let catalogue = declared();
     let page = format!("{}{}", include_str!("page.md"), catalogue.rows());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &page).unwrap();
@@ -18,6 +18,34 @@ fn the_page_about_metrics_is_up_to_date() {
         page == is,
         "docs/metrics.md is not what crates/scheduler/src/metrics.rs says; `just metrics` writes it anew\n{line:#?}"
     );
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_series_that_there_are() {
+    let known = declared().series();
+    for name in ["deploy/observability/alerts.yaml", "deploy/observability/dashboard.json"] {
+        let text = read(name);
+        let asked: BTreeSet<_> = text
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("quiesce_"))
+            .collect();
+        let unknown: Vec<_> = asked.iter().filter(|word| !known.iter().any(|known| known == *word)).collect();
+        assert!(asked.len() >= 15 && unknown.is_empty(), "{name} asks for what there is not: {unknown:?}");
+    }
+}
+
+#[test]
+fn each_alert_names_the_next_step_and_its_section_of_the_page() {
+    let (rules, page) = (read("deploy/observability/alerts.yaml"), read("docs/operations.md"));
+    let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("#### ")).collect();
+    let alerts: Vec<_> = rules.split("      - alert: ").skip(1).collect();
+    let names: Vec<_> = alerts.iter().filter_map(|alert| alert.lines().next()).collect();
+    let described: Vec<_> = sections.into_iter().filter(|section| section.starts_with("Quiesce")).collect();
+    assert_eq!(names, described, "docs/operations.md, section Alerts, in the order of alerts.yaml");
+    for (name, alert) in names.iter().zip(&alerts) {
+        let link = format!("runbook_url: docs/operations.md#{}\n", name.to_lowercase());
+        assert!(alert.contains(&link) && alert.contains("Next:"), "{alert}");
+    }
 }
 
 #[test]
@@ -43,6 +71,20 @@ fn what_the_driver_counts_is_not_added_up_by_looking_twice() {
     metrics.render(&now).unwrap();
     let page = metrics.render(&now).unwrap();
     assert!(page.contains("quiesce_store_stalls_total 3\n"), "{page}");
+}
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn declared() -> Catalogue {
+    let mut catalogue = Catalogue::new();
+    drop(Series::declare(&mut catalogue));
+    catalogue
 }
 
 fn calm() -> Now {

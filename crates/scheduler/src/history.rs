@@ -140,20 +140,20 @@ impl Follower {
             if let Some(last) = page.last() {
                 cursor = last.revision;
             }
-            let mut fresh = Vec::with_capacity(page.len());
             // A page read after `durable` moved may hold events beyond it, which the next page holds again.
-            for stored in page.iter().filter(|stored| stored.revision > self.told) {
+            let fresh = page.iter().filter(|stored| stored.revision > self.told);
+            let events = fresh.clone().map(|stored| seen(&*self.clock, stored)).collect();
+            self.ring.write().unwrap_or_else(PoisonError::into_inner).extend(events);
+            self.head.send_modify(|head| head.revision = if full { cursor } else { to.max(cursor) });
+            // Watchers first: whoever reads the log may be slow.
+            for stored in fresh {
                 self.metrics.event(&stored.record);
                 chronicle::tell(&stored.record);
-                fresh.push(seen(&*self.clock, stored));
             }
             self.told = self.told.max(cursor);
-            self.ring.write().unwrap_or_else(PoisonError::into_inner).extend(fresh);
             if !full {
-                self.head.send_modify(|head| head.revision = to.max(cursor));
                 return Ok(());
             }
-            self.head.send_modify(|head| head.revision = cursor);
         }
     }
 }

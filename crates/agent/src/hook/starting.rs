@@ -10,7 +10,6 @@ use quiesce_runtime::clock::{Clock as _, Source};
 use quiesce_runtime::telemetry::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::error;
 
 use quiesce_mutation::{Mutant, active};
 
@@ -285,9 +284,13 @@ impl Engine {
         let Some(start) = self.start.as_mut() else { return };
         let Stage::Holding(verdict) = &start.stage else { return };
         let mut verdict = verdict.clone();
+        let identity = &self.options.identity;
         if let Err(error) = result {
-            error!(error = %chain(&error), "the application cannot be held after a start that failed");
+            let text = "the application cannot be held after a start that failed";
+            of_start!(error, identity, start, error = %chain(&error), "{text}");
             verdict.message = format!("{}; and it could not be held: {}", verdict.message, chain(&error));
+        } else {
+            of_start!(info, identity, start, "held: nothing starts the application from now on");
         }
         start.finish(verdict);
     }

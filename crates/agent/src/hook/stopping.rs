@@ -366,7 +366,13 @@ impl Engine {
 
     pub(super) fn on_held(&mut self, result: Result<(), HoldError>) {
         match result {
-            Ok(()) => self.tell(),
+            Ok(()) => {
+                if let Some(shutdown) = &self.shutdown {
+                    let (identity, text) = (&self.options.identity, "held: nothing starts the application from now on");
+                    of_shutdown!(info, identity, shutdown, "{text}");
+                }
+                self.tell();
+            }
             Err(HoldError::Ended) => {}
             Err(error @ (HoldError::Unsupported | HoldError::NotDurable(_))) => {
                 if let Some(shutdown) = &self.shutdown {

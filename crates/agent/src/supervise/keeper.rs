@@ -19,7 +19,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use quiesce_mutation::{Mutant, active};
 
@@ -306,7 +306,7 @@ impl Keeper {
         };
         if !self.present.hold.as_ref().is_some_and(same) {
             let hold = hold::ordered(order.clone(), &*self.host().machine.clocks);
-            info!(operation.id = operation_id(&hold.operation), epoch = hold.epoch, kind = %hold.kind, "holding: nothing starts the application from now on");
+            debug!(operation.id = operation_id(&hold.operation), epoch = hold.epoch, kind = %hold.kind, "holding: nothing starts the application from now on");
             self.put_hold(hold).await?;
         }
         let revoke = move |contents: &mut journal::Contents| {

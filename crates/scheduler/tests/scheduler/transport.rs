@@ -115,7 +115,7 @@ async fn a_restart_counts_what_is_open_and_nothing_twice() {
     counts(&world, &[open, "quiesce_operations_accepted_total{kind=\"migrate\"} 1"]).await;
     world.stop().await;
 
-    let mut world = World::with(config).await;
+    let world = World::with(config).await;
     let metrics = get(&world, "/metrics").await;
     for line in [open, "quiesce_operations_accepted_total{kind=\"migrate\"} 0"] {
         assert!(metrics.lines().any(|found| found == line), "{line} at once in {metrics}");

@@ -256,6 +256,18 @@ pub enum HoldKind {
     Standby,
 }
 
+impl HoldKind {
+    /// As the contract names the kind of the operation; what stands by has none.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Migrate => "MIGRATE",
+            Self::Delete => "DELETE",
+            Self::Standby => "STANDBY",
+        }
+    }
+}
+
 impl fmt::Display for HoldKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -25,6 +25,7 @@ pub(crate) fn tell(event: &EventRecord) {
                 source_cluster = about.source,
                 target_cluster = about.target,
                 requester = about.requester,
+                reason = about.reason,
                 instance = about.instance,
                 round = event.operation.round,
                 attempt = about.attempt,
@@ -34,7 +35,7 @@ pub(crate) fn tell(event: &EventRecord) {
                 evidence = about.evidence,
                 exit_code = about.exit_code,
                 exit_signal = about.exit_signal,
-                reason = about.reason,
+                failure = about.failure,
                 detail = event.message,
                 $message
             );
@@ -67,6 +68,7 @@ struct About<'a> {
     source: Option<&'a str>,
     target: Option<&'a str>,
     requester: Option<&'a str>,
+    reason: Option<&'a str>,
     instance: Option<&'a str>,
     attempt: Option<u32>,
     epoch: u64,
@@ -75,7 +77,7 @@ struct About<'a> {
     evidence: Option<String>,
     exit_code: Option<i32>,
     exit_signal: Option<i32>,
-    reason: Option<String>,
+    failure: Option<String>,
 }
 
 impl<'a> About<'a> {
@@ -90,7 +92,7 @@ impl<'a> About<'a> {
             instance: failure.and_then(|failure| failure.instance.as_ref()).map(|instance| instance.as_str()),
             attempt: Some(operation.attempt).filter(|attempt| *attempt > 0),
             epoch: operation.epoch,
-            reason: failure.map(|failure| name(failure.reason)),
+            failure: failure.map(|failure| name(failure.reason)),
             ..Self::default()
         };
         match event.kind {
@@ -98,6 +100,7 @@ impl<'a> About<'a> {
                 about.source = Some(request.source.as_str());
                 about.target = request.target.as_ref().map(|target| target.as_str());
                 about.requester = Some(&request.caller.identity);
+                about.reason = Some(request.caller.reason.as_str()).filter(|reason| !reason.is_empty());
             }
             EventKind::StateChanged => about.previous_state = Some(event.previous.as_str()),
             EventKind::Progress

@@ -106,7 +106,7 @@ impl Metrics {
                 let took = event.time.since(ordered).as_secs_f64();
                 series.start_seconds.get_or_create(&[("purpose", purpose.word())]).observe(took);
             }
-            // With an instance, it is used; without, it is given.
+            // With an instance, its end is taken for granted; without, permission or force is given.
             EventKind::Override if event.member.is_some() => {
                 series.unverified_ends.inc();
             }

@@ -106,7 +106,7 @@ impl Engine {
             self.options.identity,
             shutdown,
             phase = shutdown.phase.as_str(),
-            kind = %shutdown.order.kind,
+            kind = shutdown.order.kind.as_str(),
             grace = shutdown.grace.map(tracing::field::debug),
             reason = shutdown.order.reason,
             "shutdown accepted"

@@ -306,7 +306,12 @@ impl Keeper {
         };
         if !self.present.hold.as_ref().is_some_and(same) {
             let hold = hold::ordered(order.clone(), &*self.host().machine.clocks);
-            debug!(operation.id = operation_id(&hold.operation), epoch = hold.epoch, kind = %hold.kind, "holding: nothing starts the application from now on");
+            debug!(
+                operation.id = operation_id(&hold.operation),
+                epoch = hold.epoch,
+                kind = hold.kind.as_str(),
+                "holding: nothing starts the application from now on"
+            );
             self.put_hold(hold).await?;
         }
         let revoke = move |contents: &mut journal::Contents| {

@@ -87,7 +87,7 @@ fn as_read(line: &Value) -> [String; 5] {
         (Some(_), None) => ("-".to_owned(), number("epoch")),
         (None, _) => ("-".to_owned(), "-".to_owned()),
     };
-    [text("event"), text("instance"), attempt, epoch, text("reason")]
+    [text("event"), text("instance"), attempt, epoch, text("failure")]
 }
 
 #[tokio::test]
@@ -154,5 +154,11 @@ async fn the_lines_of_all_tell_the_whole_story_of_an_operation() {
     let words = ["instance", "outcome", "evidence", "exit_code", "attempt", "epoch"].map(|key| ended[key].to_string());
     assert_eq!(words[..4], ["\"a-0\"", "\"STOPPED\"", "\"GROUP_EMPTY\"", "0"], "{ended:#}");
     assert_eq!((words[4].as_str(), ended["epoch"].as_u64() > Some(0)), ("2", true), "{ended:#}");
-    assert!(story.0.iter().any(|line| line["event"] == "CREATED" && line["target_cluster"] == "b"), "{}", shown());
+    assert!(
+        story.0.iter().any(|line| line["event"] == "CREATED"
+            && line["target_cluster"] == "b"
+            && line["reason"] == "moving house"),
+        "{}",
+        shown()
+    );
 }

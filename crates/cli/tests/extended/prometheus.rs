@@ -148,6 +148,19 @@ fn selectors(expression: &str) -> Vec<String> {
     found
 }
 
+/// The listings that alerts tell to type next.
+fn listings() -> Vec<Vec<String>> {
+    let rules = read("alerts.yaml").split_whitespace().collect::<Vec<_>>().join(" ");
+    let next = rules.split("Next: quiesce ").skip(1).filter_map(|rest| rest.split(" runbook_url").next());
+    let gets = next.filter(|command| command.starts_with("get "));
+    // What is quoted is one word.
+    let words = |(place, part): (usize, &str)| match place % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect(),
+        _ => vec![part.to_owned()],
+    };
+    gets.map(|command| command.split('\'').enumerate().flat_map(words).collect()).collect()
+}
+
 #[test]
 fn what_an_alert_looks_at_is_found_in_its_expression() {
     assert_eq!(selectors("sum by (a) (rate(quiesce_x_total{b=\"c\"}[5m])) > 0"), ["quiesce_x_total{b=\"c\"}"]);
@@ -206,6 +219,11 @@ async fn every_query_finds_what_it_asks_for_and_degraded_rings() {
         operation.ends_with(listed.stdout.lines().nth(1).unwrap().split_whitespace().next().unwrap()),
         "{listed:?}"
     );
+
+    assert!(listings().len() > 5, "{:?}", listings());
+    for listing in listings() {
+        stack.quiesce(&listing.iter().map(String::as_str).collect::<Vec<_>>()).await.expect(0);
+    }
 
     prometheus.answers(&dashboard_queries()).await;
     prometheus.answers(&alert_series()).await;

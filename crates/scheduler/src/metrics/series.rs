@@ -132,8 +132,8 @@ impl Series {
             ),
             entered: c.counters(
                 "operation_state_changes",
-                "Changes of state, by the state entered",
-                [Values::some("state", |state: StateName| state != StateName::Pending)],
+                "Changes of state, by the state entered; `pending` by a retry",
+                [Values::of::<StateName>("state")],
             ),
             resting_seconds: c.gauges(
                 "operations_resting_seconds",
@@ -183,7 +183,8 @@ impl Series {
                  granted in full",
                 [Values::of::<Extension>("outcome")],
             ),
-            overrides: c.counter("overrides", "Times that somebody, or a policy, set aside a rule of safety"),
+            overrides: c.counter("overrides", "Times that a rule of safety was set aside: the override was given, or force was used; the ends taken for granted are \
+                 `quiesce_unverified_ends_total`"),
             unverified_ends: c.counter(
                 "unverified_ends",
                 "Instances whose end could not be verified and was taken for granted, as an override allowed",

@@ -1,3 +1,6 @@
+//! That the page about metrics is what the code says, that alerts and dashboard ask for what there is, and that what happens to
+//! an operation is counted by what it was.
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -75,3 +75,7 @@ model:
 # Whether the simulation would notice bugs: switches them on, one after the other.
 teeth:
     RUSTFLAGS="--cfg tokio_unstable" cargo test --profile simulation -p quiesce-simulation --features mutants --test teeth -- --nocapture
+
+# Writes docs/metrics.md anew, from the declarations of the metrics.
+metrics:
+    UPDATE_GOLDEN=1 cargo test -p quiesce-scheduler --lib the_page_about_metrics

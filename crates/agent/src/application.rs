@@ -187,6 +187,21 @@ pub enum Evidence {
     GroupEmpty,
 }
 
+impl Evidence {
+    /// The name of the contract, without prefix.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed => "CLAIMED",
+            Self::ProcessGone => "PROCESS_GONE",
+            Self::Manager => "MANAGER",
+            Self::ExitObserved => "EXIT_OBSERVED",
+            Self::ChildReaped => "CHILD_REAPED",
+            Self::GroupEmpty => "GROUP_EMPTY",
+        }
+    }
+}
+
 /// How it is known that a run is of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -199,6 +214,19 @@ pub enum Ready {
     Tcp,
     /// It stayed alive for a settling time. The weakest proof.
     Settled,
+}
+
+impl Ready {
+    /// The name of the contract, without prefix.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Notified => "NOTIFIED",
+            Self::Command => "COMMAND",
+            Self::Tcp => "TCP",
+            Self::Settled => "SETTLED",
+        }
+    }
 }
 
 /// Result of [`Application::check`].
@@ -226,6 +254,18 @@ pub enum HoldKind {
     Delete,
     /// It waits to be started for the first time.
     Standby,
+}
+
+impl HoldKind {
+    /// As the contract names the kind of the operation; what stands by has none.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Migrate => "MIGRATE",
+            Self::Delete => "DELETE",
+            Self::Standby => "STANDBY",
+        }
+    }
 }
 
 impl fmt::Display for HoldKind {

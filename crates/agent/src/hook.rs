@@ -22,6 +22,7 @@ use record::Record;
 use refusal::Refusal;
 use report::{StartPhase, StartProgress};
 
+pub(crate) mod chronicle;
 mod engine;
 mod order;
 pub(crate) mod record;

@@ -77,6 +77,12 @@ impl Telemetry {
         self.directives().map(drop)
     }
 
+    /// Whether lines are JSON, which depends on where standard error goes unless it was chosen.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        resolve(self.format, io::stderr().is_terminal()) == Lines::Json
+    }
+
     fn directives(&self) -> Result<EnvFilter, FilterError> {
         EnvFilter::builder().parse(&self.filter).map_err(|source| FilterError { filter: self.filter.clone(), source })
     }

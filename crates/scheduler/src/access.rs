@@ -27,7 +27,7 @@ use tracing::info;
 
 use crate::convert;
 use crate::identity::{self, Certificate};
-use crate::metrics::Metrics;
+use crate::metrics::{Barred, Metrics};
 use crate::records::{InstanceRecord, OperationRecord, TokenRecord, TokenRole, instance_key, load, operation_key};
 use crate::secrets::{Entropy, HeldCredential, InstanceToken, Secrets};
 use crate::status::{Problem, reason_name};
@@ -164,7 +164,7 @@ impl Access {
     pub(crate) async fn answered(&self, entry: &Entry, call: Call<'_>) -> Result<(), Problem> {
         if call.proves_nothing() {
             let throttled = self.throttle.failed(call.from, self.clock.now());
-            self.metrics.authentication_failed(throttled);
+            self.metrics.authentication_failed(if throttled { Barred::Throttled } else { Barred::Refused });
             if throttled {
                 return Err(Problem::LimitExceeded { limit: "failed authentications from this address" });
             }

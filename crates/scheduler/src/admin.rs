@@ -13,6 +13,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use quiesce_operation::Moment;
+use quiesce_runtime::clock::Clock;
 use quiesce_runtime::drain;
 use quiesce_runtime::machine::Socket;
 use quiesce_runtime::tasks::Tasks;
@@ -24,7 +26,8 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::driver::Handle;
-use crate::metrics::Metrics;
+use crate::hooks::Hooks;
+use crate::metrics::{Metrics, Now};
 use crate::overview::{Body, Overview};
 
 /// Most connections at the same time: a few scrapers and probes.
@@ -40,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Admin {
     pub(crate) metrics: Metrics,
     pub(crate) driver: Handle,
+    pub(crate) hooks: Hooks,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) condition: watch::Receiver<Condition>,
     pub(crate) drain: drain::Watch,
@@ -145,9 +150,15 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Body> {
-        let expiry = self.expiry.as_ref().and_then(Expiry::seconds_left);
-        let revision = self.store.durable().borrow().as_u64();
-        match self.metrics.render(self.driver.gauges(), revision, *self.condition.borrow(), expiry) {
+        let now = Now {
+            driver: self.driver.gauges(),
+            hooks: self.hooks.tally(),
+            revision: self.store.durable().borrow().as_u64(),
+            condition: *self.condition.borrow(),
+            certificate_seconds: self.expiry.as_ref().and_then(Expiry::seconds_left),
+            time: Moment::from_millis(self.clock.now()),
+        };
+        match self.metrics.render(&now) {
             Ok(body) => {
                 let mut response = text(StatusCode::OK, body);
                 let kind = http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

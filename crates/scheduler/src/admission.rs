@@ -18,7 +18,6 @@ use quiesce_operation::{
 use quiesce_protocol::v1;
 use quiesce_runtime::machine::Machine;
 use quiesce_store::{Batch, Expect, Revision, Space};
-use tracing::info;
 use uuid::Builder;
 
 use quiesce_mutation::{Mutant, active};
@@ -127,7 +126,6 @@ impl Admission {
                 Some(old) => self.supersede(old, &id, batch).await?,
             };
             if let Some(revision) = revision {
-                info!(operation.id = %id, application = %ask.application, kind = ?ask.kind, "operation accepted");
                 let operation = draft.operation;
                 self.driver.adopt(operation.clone(), revision).await;
                 return Ok(Accepted { operation, revision });

@@ -133,11 +133,12 @@ pub fn run(args: SchedulerArgs) -> ExitCode {
 }
 
 async fn serve(settings: Settings) -> ExitCode {
+    let voice = Voice { json: settings.telemetry.is_json() };
     // Before anything is opened, so that no signal finds a half-open scheduler with the default handler.
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
-            say(&chain(&error).to_string());
+            voice.complain(&chain(&error).to_string());
             return ExitCode::FAILURE;
         }
     };
@@ -158,9 +159,9 @@ async fn serve(settings: Settings) -> ExitCode {
     let bound = match Scheduler::bind(settings.config).await {
         Ok(bound) => bound,
         Err(error) => {
-            say(&format!("the scheduler cannot start: {}", chain(&error)));
+            voice.complain(&format!("the scheduler cannot start: {}", chain(&error)));
             if let BindError::Listen { address, .. } = &error {
-                say(&format!("is another scheduler running? try another port than {}", address.port()));
+                voice.complain(&format!("is another scheduler running? try another port than {}", address.port()));
             }
             return ExitCode::FAILURE;
         }
@@ -171,22 +172,22 @@ async fn serve(settings: Settings) -> ExitCode {
     let ready = move |resumed: usize| {
         let admin = admin.map(|admin| format!("{admin_scheme}://{admin}"));
         let looks = admin.as_ref().map(|admin| format!(", metrics and health on {admin}")).unwrap_or_default();
-        say(&format!("scheduler listens on {scheme}://{local}{looks}"));
-        say(&format!("state: {state}; operations resumed: {resumed}"));
+        voice.say(&format!("scheduler listens on {scheme}://{local}{looks}"));
+        voice.say(&format!("state: {state}; operations resumed: {resumed}"));
         if let Some(admin) = admin.filter(|_| has_page) {
-            say(&format!("a page that shows what goes on: {admin}/"));
+            voice.say(&format!("a page that shows what goes on: {admin}/"));
         }
         if let Some(path) = first_admin {
-            say(&format!("access: enforced; the first admin token is in {path}, for --token-file"));
+            voice.say(&format!("access: enforced; the first admin token is in {path}, for --token-file"));
         }
         let agent = format!("quiesce agent --application NAME --cluster NAME --scheduler {scheme}://{local}{ca}");
         match mode {
-            Mode::Open => say(&format!("next: {agent} -- COMMAND")),
+            Mode::Open => voice.say(&format!("next: {agent} -- COMMAND")),
             Mode::Enforced => {
-                say(&format!(
+                voice.say(&format!(
                     "next: quiesce{ca} --token-file FILE token create --role agent --application NAME --out join.token"
                 ));
-                say(&format!("then: {agent} --join-token-file join.token -- COMMAND"));
+                voice.say(&format!("then: {agent} --join-token-file join.token -- COMMAND"));
             }
         }
     };
@@ -206,6 +207,23 @@ async fn serve(settings: Settings) -> ExitCode {
 fn print_config(settings: &Settings) -> ExitCode {
     let written = std::io::stdout().write_all(settings.to_toml().as_bytes());
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// How people hear of its start and of what keeps it from starting: as text, or as lines of the log where these are JSON,
+/// so that whoever reads them as that can read every line.
+#[derive(Debug, Clone, Copy)]
+struct Voice {
+    json: bool,
+}
+
+impl Voice {
+    fn say(self, line: &str) {
+        if self.json { info!("{line}") } else { say(line) }
+    }
+
+    fn complain(self, line: &str) {
+        if self.json { error!("{line}") } else { say(line) }
+    }
 }
 
 /// One line for people on standard error. If nobody can read it there is nowhere else to say so.

@@ -279,7 +279,7 @@ impl Handle {
     /// Figures for metrics.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
-        self.context.health.gauges(self.context.open.borrow().len())
+        self.context.health.gauges()
     }
 
     /// Resolves when no operation is open.

@@ -1,6 +1,7 @@
 //! The event log as watchers read it: a ring of recent events in memory, and the store behind it.
 //!
-//! One task follows the log by `Store::durable` and keeps the ring; every watcher reads from its own cursor, so there is
+//! One task follows the log by `Store::durable` and keeps the ring, counts ([`crate::metrics`]) and tells
+//! ([`crate::chronicle`]) what became durable; every watcher reads from its own cursor, so there is
 //! no queue per watcher and a slow one delays nobody. The ring is a cache: whatever it does not hold is read from the
 //! store, and is the same.
 
@@ -15,9 +16,10 @@ use quiesce_store::{Revision, Scan, Space, Store};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
+use crate::chronicle;
 use crate::convert::operation::event_to_wire;
 use crate::metrics::Metrics;
-use crate::records::{EventRecord, HistoryRecord, LoadError, from_entry, history_key, load};
+use crate::records::{EventRecord, HistoryRecord, LoadError, Stored, from_entry, history_key, load};
 use crate::status::Problem;
 
 /// Events kept in memory: some minutes of a busy scheduler, a few MiB.
@@ -86,6 +88,8 @@ pub(crate) struct Follower {
     clock: Arc<dyn Clock>,
     ring: Arc<RwLock<Ring>>,
     head: watch::Sender<Head>,
+    /// Events up to here were counted and are in the log.
+    told: Revision,
     metrics: Metrics,
 }
 
@@ -95,12 +99,12 @@ pub(crate) fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Metric
     let ring = Arc::new(RwLock::new(Ring { floor: revision, events: VecDeque::new() }));
     let (sender, head) = watch::channel(Head { revision, closed: false });
     let history = History { store: Arc::clone(&store), clock: Arc::clone(&clock), ring: Arc::clone(&ring), head };
-    (history, Follower { store, clock, ring, head: sender, metrics })
+    (history, Follower { store, clock, ring, head: sender, told: revision, metrics })
 }
 
 impl Follower {
     /// Until drained, or the store is gone.
-    pub(crate) async fn run(self, drain: drain::Watch) {
+    pub(crate) async fn run(mut self, drain: drain::Watch) {
         let mut durable = self.store.durable();
         let mut cursor = self.head.borrow().revision;
         loop {
@@ -128,33 +132,35 @@ impl Follower {
         self.head.send_modify(|head| head.closed = true);
     }
 
-    async fn follow(&self, from: Revision, to: Revision) -> Result<(), LoadError> {
+    async fn follow(&mut self, from: Revision, to: Revision) -> Result<(), LoadError> {
         let mut cursor = from;
         loop {
-            let page = read_log(&*self.store, &*self.clock, cursor, READ_MAX).await?;
+            let page = read_log(&*self.store, cursor, READ_MAX).await?;
             let full = page.len() == READ_MAX;
             if let Some(last) = page.last() {
                 cursor = last.revision;
             }
-            self.ring.write().unwrap_or_else(PoisonError::into_inner).extend(page, &self.metrics);
+            // A page read after `durable` moved may hold events beyond it, which the next page holds again.
+            let fresh = page.iter().filter(|stored| stored.revision > self.told);
+            let events = fresh.clone().map(|stored| seen(&*self.clock, stored)).collect();
+            self.ring.write().unwrap_or_else(PoisonError::into_inner).extend(events);
+            self.head.send_modify(|head| head.revision = if full { cursor } else { to.max(cursor) });
+            // Watchers first: whoever reads the log may be slow.
+            for stored in fresh {
+                self.metrics.event(&stored.record);
+                chronicle::tell(&stored.record);
+            }
+            self.told = self.told.max(cursor);
             if !full {
-                self.head.send_modify(|head| head.revision = to.max(cursor));
                 return Ok(());
             }
-            self.head.send_modify(|head| head.revision = cursor);
         }
     }
 }
 
 impl Ring {
-    fn extend(&mut self, page: Vec<Seen>, metrics: &Metrics) {
-        for seen in page {
-            // A page read after `durable` moved may hold events beyond it, which the next page holds again.
-            if self.events.back().is_none_or(|last| seen.revision > last.revision) {
-                metrics.event(&seen.event);
-                self.events.push_back(seen);
-            }
-        }
+    fn extend(&mut self, fresh: Vec<Seen>) {
+        self.events.extend(fresh);
         while self.events.len() > RING_MAX {
             if let Some(gone) = self.events.pop_front() {
                 self.floor = gone.revision;
@@ -171,15 +177,15 @@ impl Ring {
     }
 }
 
-async fn read_log(store: &dyn Store, clock: &dyn Clock, after: Revision, limit: usize) -> Result<Vec<Seen>, LoadError> {
+async fn read_log(store: &dyn Store, after: Revision, limit: usize) -> Result<Vec<Stored<EventRecord>>, LoadError> {
     let scan = Scan { after: Some(Space::Events.log_key(after)), limit, ..Scan::all(Space::Events) };
     let entries = store.scan(scan).await.map_err(LoadError::Read)?;
-    let decode = |entry: &quiesce_store::Entry| {
-        let stored = from_entry::<EventRecord>(entry)?;
-        let event = Arc::new(event_to_wire(clock, &stored.record, stored.revision));
-        Ok(Seen { revision: stored.revision, event })
-    };
-    entries.iter().map(decode).collect()
+    entries.iter().map(from_entry::<EventRecord>).collect()
+}
+
+fn seen(clock: &dyn Clock, stored: &Stored<EventRecord>) -> Seen {
+    let event = Arc::new(event_to_wire(clock, &stored.record, stored.revision));
+    Seen { revision: stored.revision, event }
 }
 
 impl History {
@@ -207,10 +213,10 @@ impl History {
         if let Some(recent) = recent {
             return Ok(recent);
         }
-        let page = read_log(&*self.store, &*self.clock, after, READ_MAX).await?;
+        let page = read_log(&*self.store, after, READ_MAX).await?;
         // Checked after reading: what was trimmed meanwhile is noticed, not skipped.
         self.check_reaches(after).await?;
-        Ok(page)
+        Ok(page.iter().map(|stored| seen(&*self.clock, stored)).collect())
     }
 
     /// Whether everything behind `after` is still there.

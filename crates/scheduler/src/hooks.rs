@@ -10,6 +10,7 @@ mod dialler;
 mod presence;
 mod reading;
 pub(crate) mod report;
+mod tally;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub(crate) use dialler::Dialler;
 pub use presence::{HookInfo, HookState, Presence};
 pub(crate) use reading::Reading;
 use reading::Surplus;
+pub use tally::Tally;
+use tally::{Counted, Counts};
 
 /// Most hooks asked for a sign of life at the same time, slow ones aside: a thousand instances are gone through in seconds,
 /// and one burst of connections stays small.
@@ -69,6 +72,7 @@ struct Inner {
     signs_of_life: Semaphore,
     signs_of_absent: Semaphore,
     surplus: Surplus,
+    counts: Counts,
 }
 
 /// The name of an instance.
@@ -87,6 +91,7 @@ pub(crate) struct Hook {
     clock: Arc<dyn Clock>,
     dial: Arc<dyn Dial>,
     surplus: Surplus,
+    counted: Counted,
     forgotten: CancellationToken,
 }
 
@@ -128,7 +133,9 @@ impl Hooks {
         let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
         let surplus = Surplus::new();
-        let inner = Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent, surplus };
+        let counts = Counts::default();
+        let inner =
+            Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent, surplus, counts };
         Self { inner: Arc::new(inner) }
     }
 
@@ -152,6 +159,7 @@ impl Hooks {
             clock: Arc::clone(&self.inner.clock),
             dial: Arc::clone(&self.inner.dial),
             surplus: self.inner.surplus.clone(),
+            counted: self.inner.counts.join(),
             forgotten: CancellationToken::new(),
         });
         hook.reach(&record.connect);
@@ -185,6 +193,12 @@ impl Hooks {
     #[must_use]
     pub fn presence(&self, application: &ApplicationId, instance: &InstanceId) -> Presence {
         self.find(application, instance).map_or_else(Presence::default, |hook| hook.presence.borrow().clone())
+    }
+
+    /// How many hooks are in which state. Never waits.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.inner.counts.now()
     }
 
     /// Asks a hook who it is and, if `check` and it can tell, whether a shutdown would work. Takes at most `limit`.
@@ -322,7 +336,10 @@ impl Hook {
     /// The hook has shown that it is alive; `info` if it also said more about itself.
     pub(crate) fn heard(&self, info: Option<HookInfo>) {
         let now = Moment::from_millis(self.clock.now());
-        self.presence.send_modify(|presence| presence.heard(now, info));
+        self.presence.send_modify(|presence| {
+            presence.heard(now, info);
+            self.counted.is(presence);
+        });
     }
 
     /// There is a reason to ask the hook how it is.
@@ -341,6 +358,7 @@ impl Hook {
         self.presence.send_modify(|presence| {
             before = presence.state;
             presence.missed(reason);
+            self.counted.is(presence);
         });
         // Of one that dials in the end of its connection is told already.
         if before != HookState::Unreachable && self.is_listening() {
@@ -441,6 +459,7 @@ impl Hook {
 
     fn close(&self) {
         self.forgotten.cancel();
+        self.counted.leave();
         self.link.send_modify(|link| {
             link.close();
             *link = Link::Detached;

@@ -18,6 +18,7 @@ mod admin;
 mod admission;
 pub mod args;
 pub mod attach;
+mod chronicle;
 pub mod config;
 mod convert;
 pub mod driver;

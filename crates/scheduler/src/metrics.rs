@@ -1,263 +1,296 @@
-//! What can be counted: every metric of the scheduler, declared once.
+//! What can be counted, and where it is counted. Every metric is declared once, in [`series`].
 //!
-//! Labels come from enums and from the names of our own methods, never from ids or texts of others. Operations are
-//! counted where the event log is followed, so that what is counted is what is durable.
+//! Labels come from closed lists ([`labels`]), never from ids or texts of others. Operations are counted where the event
+//! log is followed, so that what is counted is what is durable, and once: a restart goes on behind what it finds, and
+//! counters begin at 0 with the process. What is there in some number is kept up to date with every change; a scrape reads
+//! as many values as there are series, however many operations there are.
+//!
+//! `docs/metrics.md` is made of the declarations.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+mod catalogue;
+mod labels;
+mod resting;
+mod series;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use quiesce_protocol::v1;
+use quiesce_operation::report::AppState;
+use quiesce_operation::{EventKind, Moment, Operation, OperationId, StateName};
 use quiesce_store::Condition;
-use v1::operation_event::Type;
+use quiesce_store::embedded::{CommitOutcome, Observer};
 
 use crate::driver::Gauges;
-
-type Labels<const N: usize> = [(&'static str, String); N];
-
-/// Upper bounds in seconds: from a fast exit to the longest grace period.
-const SHUTDOWN_SECONDS: [f64; 12] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0, 86_400.0];
-/// Upper bounds in seconds: from a read in memory to a dry run that waits for hooks.
-const HANDLING_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
-
-/// Why a connection was turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turned {
-    /// There are too many, at all or of its peer.
-    Limit,
-    /// The handshake failed.
-    Tls,
-    /// What it said first is nothing we know, or did not come in time.
-    Preface,
-    /// It wanted to dial in with a token that is no good.
-    Attach,
-}
+use crate::hooks::{HookState, Tally};
+use crate::records::EventRecord;
+use catalogue::{Catalogue, Labels};
+pub(crate) use labels::{Barred, Ended, Followed, Turned, name};
+use labels::{Edge, Extension, Label, Purpose};
+use resting::Resting;
+use series::Series;
 
 /// All metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    registry: Arc<Mutex<Registry>>,
-    operations: Family<Labels<2>, Counter>,
-    stops: Family<Labels<1>, Histogram>,
-    timeouts: Family<Labels<1>, Counter>,
-    attempts_failed: Counter,
-    events: Counter,
-    grpc_handled: Family<Labels<3>, Counter>,
-    grpc_seconds: Family<Labels<2>, Histogram>,
-    in_progress: Gauge,
-    stalled: Gauge,
-    not_driven: Gauge,
-    stalls: Gauge,
-    without_effect: Gauge,
-    revision: Gauge,
-    condition: Family<Labels<1>, Gauge>,
-    authentications_failed: Family<Labels<1>, Counter>,
-    audit_waiting: Gauge,
-    connections: Gauge,
-    turned: Family<Labels<1>, Counter>,
-    certificate_seconds: Family<Labels<1>, Gauge>,
+    registry: Arc<Registry>,
+    series: Arc<Series>,
+    resting: Arc<Mutex<Rest>>,
+}
+
+/// The states in which an operation waits for a person while its application does not run as it should.
+#[derive(Debug, Default)]
+struct Rest {
+    stopped: Resting,
+    degraded: Resting,
+}
+
+/// What is read when somebody looks.
+pub(crate) struct Now {
+    pub(crate) driver: Gauges,
+    pub(crate) hooks: Tally,
+    pub(crate) revision: u64,
+    pub(crate) condition: Condition,
+    /// Until the certificate that callers see expires; none without TLS.
+    pub(crate) certificate_seconds: Option<i64>,
+    pub(crate) time: Moment,
 }
 
 impl Metrics {
     /// All at zero.
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("quiesce");
-        let metrics = Self {
-            registry: Arc::default(),
-            operations: Family::default(),
-            stops: Family::new_with_constructor(|| Histogram::new(SHUTDOWN_SECONDS)),
-            timeouts: Family::default(),
-            attempts_failed: Counter::default(),
-            events: Counter::default(),
-            grpc_handled: Family::default(),
-            grpc_seconds: Family::new_with_constructor(|| Histogram::new(HANDLING_SECONDS)),
-            in_progress: Gauge::default(),
-            stalled: Gauge::default(),
-            not_driven: Gauge::default(),
-            stalls: Gauge::default(),
-            without_effect: Gauge::default(),
-            revision: Gauge::default(),
-            condition: Family::default(),
-            authentications_failed: Family::default(),
-            audit_waiting: Gauge::default(),
-            connections: Gauge::default(),
-            turned: Family::default(),
-            certificate_seconds: Family::default(),
-        };
-        let m = &metrics;
-        registry.register("operations", "Operations that are done, by kind and outcome", m.operations.clone());
-        registry.register(
-            "shutdown_duration_seconds",
-            "Time from the acceptance of a shutdown to the end of the instance, by outcome",
-            m.stops.clone(),
-        );
-        registry.register("timeouts", "Timers that ran out, by reason", m.timeouts.clone());
-        registry.register("attempts_failed", "Attempts on an instance that failed", m.attempts_failed.clone());
-        registry.register("events", "Events of operations", m.events.clone());
-        registry.register("grpc_server_handled", "Calls answered, by service, method and code", m.grpc_handled.clone());
-        registry.register(
-            "grpc_server_handling_seconds",
-            "Time until a call was answered; for streams, until they began",
-            m.grpc_seconds.clone(),
-        );
-        registry.register("operations_in_progress", "Operations that are being driven", m.in_progress.clone());
-        registry.register(
-            "operations_stalled",
-            "Operations whose last change the store does not take",
-            m.stalled.clone(),
-        );
-        registry.register(
-            "operations_not_driven",
-            "Operations that ought to be driven and are not",
-            m.not_driven.clone(),
-        );
-        registry.register("store_stalls", "Changes the store did not take at first, so far", m.stalls.clone());
-        registry.register(
-            "inputs_without_effect",
-            "Answers of hooks that changed nothing (stale, repeated or no news), so far",
-            m.without_effect.clone(),
-        );
-        registry.register("store_revision", "Writes that are durable, so far", m.revision.clone());
-        registry.register(
-            "store_condition",
-            "1 for what the store would say to a change now, 0 for everything else",
-            m.condition.clone(),
-        );
-        registry.register(
-            "authentications_failed",
-            "Callers who were not let in: refused, or throttled after too many of them",
-            m.authentications_failed.clone(),
-        );
-        registry.register(
-            "audit_lines_waiting",
-            "Lines of the audit log that could not be written yet",
-            m.audit_waiting.clone(),
-        );
-        registry.register("connections", "Connections of callers and agents that are open", m.connections.clone());
-        registry.register(
-            "connections_turned_away",
-            "Connections that were closed before anything was asked on them, by reason",
-            m.turned.clone(),
-        );
-        registry.register(
-            "tls_certificate_expiry_seconds",
-            "Time until the certificate callers see expires, negative afterwards; nothing without TLS",
-            m.certificate_seconds.clone(),
-        );
-        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
-        metrics
+        let mut catalogue = Catalogue::new();
+        let series = Arc::new(Series::declare(&mut catalogue));
+        let registry = Arc::new(catalogue.into_registry());
+        Self { registry, series, resting: Arc::default() }
+    }
+
+    /// An operation is open that an earlier process has begun. To be said of all of them before the first event.
+    pub(crate) fn resumed(&self, operation: &Operation) {
+        let state = operation.state();
+        self.series.in_progress.get_or_create(&[("state", state.word())]).inc();
+        self.rest(operation.id(), state, operation.updated());
     }
 
     /// One event became durable.
-    pub(crate) fn event(&self, event: &v1::OperationEvent) {
-        self.events.inc();
-        let Some(operation) = &event.operation else { return };
-        match event.r#type() {
-            Type::StateChanged if operation.done => {
-                let kind = operation.kind().as_str_name().trim_start_matches("OPERATION_KIND_").to_lowercase();
-                let outcome = operation.state().as_str_name().trim_start_matches("STATE_").to_lowercase();
-                self.operations.get_or_create(&[("kind", kind), ("outcome", outcome)]).inc();
+    pub(crate) fn event(&self, event: &EventRecord) {
+        let (series, operation) = (&*self.series, &event.operation);
+        series.events.inc();
+        let kind = ("kind", operation.request.kind.word());
+        match event.kind {
+            EventKind::Created => {
+                series.accepted.get_or_create(&[kind]).inc();
+                series.in_progress.get_or_create(&[("state", operation.state.word())]).inc();
             }
-            Type::Timeout => {
-                let reason = event.failure.as_ref().map(v1::Failure::reason).unwrap_or_default();
-                let reason = reason.as_str_name().trim_start_matches("REASON_").to_lowercase();
-                self.timeouts.get_or_create(&[("reason", reason)]).inc();
+            EventKind::StateChanged => self.state_changed(event),
+            EventKind::Timeout => {
+                count(&series.timeouts, "reason", event.failure.as_ref().map(|failure| failure.reason))
             }
-            Type::AttemptFailed => {
-                self.attempts_failed.inc();
+            EventKind::AttemptFailed => {
+                count(&series.attempts_failed, "reason", event.failure.as_ref().map(|failure| failure.reason));
             }
-            Type::InstanceStopped => {
-                let Some(instance) = &event.instance else { return };
-                let Some(result) = instance.status.as_ref().and_then(|status| status.result.as_ref()) else { return };
-                let Some(took) = between(instance.accept_time, event.event_time) else { return };
-                let outcome = result.outcome().as_str_name().trim_start_matches("OUTCOME_").to_lowercase();
-                self.stops.get_or_create(&[("outcome", outcome)]).observe(took.as_secs_f64());
+            EventKind::DeadlineExtended => count(&series.extensions, "outcome", Some(Extension::Granted)),
+            EventKind::ExtensionDenied => count(&series.extensions, "outcome", Some(Extension::Denied)),
+            EventKind::InstanceStopped => self.instance_stopped(event),
+            EventKind::InstanceReady => {
+                let Some(start) = &event.start else { return };
+                let Some(ordered) = start.ordered else { return };
+                let purpose = if start.rollback { Purpose::Rollback } else { Purpose::Target };
+                let took = event.time.since(ordered).as_secs_f64();
+                series.start_seconds.get_or_create(&[("purpose", purpose.word())]).observe(took);
             }
-            Type::Unspecified
-            | Type::Snapshot
-            | Type::Created
-            | Type::StateChanged
-            | Type::Progress
-            | Type::DeadlineExtended
-            | Type::ExtensionDenied
-            | Type::Bookmark
-            | Type::InstanceStarting
-            | Type::InstanceReady
-            | Type::Override => {}
+            // With an instance, its end is taken for granted; without, permission or force is given.
+            EventKind::Override if event.member.is_some() => {
+                series.unverified_ends.inc();
+            }
+            EventKind::Override => {
+                series.overrides.inc();
+            }
+            EventKind::Progress | EventKind::InstanceStarting => {}
         }
     }
 
+    fn state_changed(&self, event: &EventRecord) {
+        let (series, operation) = (&*self.series, &event.operation);
+        let state = operation.state;
+        series.in_progress.get_or_create(&[("state", event.previous.word())]).dec();
+        count(&series.entered, "state", Some(state));
+        self.rest(&operation.id, state, event.time);
+        if !state.is_final() {
+            series.in_progress.get_or_create(&[("state", state.word())]).inc();
+            return;
+        }
+        let labels = [("kind", operation.request.kind.word()), ("outcome", state.word())];
+        series.operations.get_or_create(&labels).inc();
+        let took = event.time.since(operation.request.time);
+        series.operation_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    fn instance_stopped(&self, event: &EventRecord) {
+        let Some(shutdown) = event.member.as_ref().and_then(|member| member.shutdown.as_ref()) else { return };
+        let Some(result) = shutdown.report.as_ref().and_then(|report| report.result.as_ref()) else { return };
+        let outcome = ("outcome", result.outcome.word());
+        self.series.instances_stopped.get_or_create(&[outcome, ("evidence", result.evidence.word())]).inc();
+        if let Some(accepted) = shutdown.accepted {
+            let took = event.time.since(accepted).as_secs_f64();
+            self.series.shutdown_seconds.get_or_create(&[outcome]).observe(took);
+        }
+    }
+
+    fn rest(&self, id: &OperationId, state: StateName, since: Moment) {
+        let mut resting = self.resting();
+        let Rest { stopped, degraded } = &mut *resting;
+        for (place, of) in [(stopped, StateName::Stopped), (degraded, StateName::Degraded)] {
+            if state == of { place.begin(id, since) } else { place.end(id) }
+        }
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Rest> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A watch has begun; it is open until what comes back is dropped.
+    pub(crate) fn watch(&self, scope: Followed) -> OpenWatch {
+        self.series.watches.get_or_create(&[("scope", scope.word())]).inc();
+        OpenWatch { series: Arc::clone(&self.series), scope, ended: Ended::Gone }
+    }
+
+    /// Events were left out of a watch because later ones say more.
+    pub(crate) fn merged(&self, events: usize) {
+        self.series.progress_merged.inc_by(events as u64);
+    }
+
     /// A caller was not let in.
-    pub(crate) fn authentication_failed(&self, throttled: bool) {
-        let outcome = if throttled { "throttled" } else { "refused" };
-        self.authentications_failed.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    pub(crate) fn authentication_failed(&self, why: Barred) {
+        count(&self.series.authentications_failed, "outcome", Some(why));
     }
 
     /// Shows how many connections are open.
     pub(crate) fn connections(&self) -> Gauge {
-        self.connections.clone()
+        self.series.connections.clone()
     }
 
     /// A connection was closed before anything was asked on it.
     pub(crate) fn turned(&self, why: Turned) {
-        let reason = match why {
-            Turned::Limit => "limit",
-            Turned::Tls => "tls",
-            Turned::Preface => "preface",
-            Turned::Attach => "attach_token",
-        };
-        self.turned.get_or_create(&[("reason", reason.to_owned())]).inc();
+        count(&self.series.turned, "reason", Some(why));
     }
 
     /// How many lines of the audit log wait.
     pub(crate) fn audit(&self, waiting: usize) {
-        self.audit_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.series.audit_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
-    /// One call was answered.
-    pub(crate) fn call(&self, service: &'static str, method: &str, code: tonic::Code, took: Duration) {
-        let (service, method) = (("service", service.to_owned()), ("method", method.to_owned()));
-        let code = ("code", format!("{code:?}"));
-        self.grpc_handled.get_or_create(&[service.clone(), method.clone(), code]).inc();
-        self.grpc_seconds.get_or_create(&[service, method]).observe(took.as_secs_f64());
+    /// A call has come in; it is under way until what comes back is dropped.
+    pub(crate) fn call(&self, service: &'static str, method: &'static str) -> OpenCall {
+        self.series.grpc_started.get_or_create(&[("service", service), ("method", method)]).inc();
+        self.series.grpc_in_progress.inc();
+        OpenCall { series: Arc::clone(&self.series), service, method }
     }
 
     /// Everything, in the text format of OpenMetrics.
-    pub(crate) fn render(
-        &self,
-        driver: Gauges,
-        revision: u64,
-        condition: Condition,
-        certificate_seconds: Option<i64>,
-    ) -> Result<String, std::fmt::Error> {
-        let set = |gauge: &Gauge, value: u64| {
+    pub(crate) fn render(&self, now: &Now) -> Result<String, std::fmt::Error> {
+        let series = &*self.series;
+        let set = |gauge: &Gauge, value: usize| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        set(&self.in_progress, driver.open as u64);
-        set(&self.stalled, driver.stalled as u64);
-        set(&self.not_driven, driver.failed as u64);
-        set(&self.stalls, driver.stalls_total);
-        set(&self.without_effect, driver.inputs_without_effect_total);
-        set(&self.revision, revision);
-        for known in Condition::ALL {
-            let gauge = self.condition.get_or_create(&[("condition", known.as_str().to_owned())]);
-            gauge.set(i64::from(known == condition));
+        set(&series.stalled, now.driver.stalled);
+        set(&series.not_driven, now.driver.failed);
+        // Counted elsewhere, and never less than before: two who look at the same time do not add it up.
+        series.stalls.inner().fetch_max(now.driver.stalls_total, Ordering::Relaxed);
+        series.without_effect.inner().fetch_max(now.driver.inputs_without_effect_total, Ordering::Relaxed);
+        series.revision.set(i64::try_from(now.revision).unwrap_or(i64::MAX));
+        for known in HookState::ALL {
+            set(&series.hooks.get_or_create(&[("state", known.word())]), now.hooks.of_state(*known));
         }
-        if let Some(left) = certificate_seconds {
-            self.certificate_seconds.get_or_create(&[("edge", "callers".to_owned())]).set(left);
+        for known in AppState::ALL {
+            set(&series.instances.get_or_create(&[("app_state", known.word())]), now.hooks.of_app(*known));
+        }
+        for known in Condition::ALL {
+            series.condition.get_or_create(&[("condition", known.word())]).set(i64::from(known == now.condition));
+        }
+        if let Some(left) = now.certificate_seconds {
+            series.certificate_seconds.get_or_create(&[("edge", Edge::Callers.word())]).set(left);
+        }
+        let (stopped, degraded) = {
+            let resting = self.resting();
+            (resting.stopped.longest(now.time), resting.degraded.longest(now.time))
+        };
+        for (state, longest) in [(StateName::Stopped, stopped), (StateName::Degraded, degraded)] {
+            let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
+            series.resting_seconds.get_or_create(&[("state", state.word())]).set(longest);
         }
         let mut text = String::new();
-        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        encode(&mut text, &self.registry)?;
         Ok(text)
     }
 }
 
-fn between(start: Option<prost_types::Timestamp>, end: Option<prost_types::Timestamp>) -> Option<Duration> {
-    let (start, end) = (SystemTime::try_from(start?).ok()?, SystemTime::try_from(end?).ok()?);
-    end.duration_since(start).ok()
+fn count<L: Label>(family: &Family<Labels<1>, Counter>, name: &'static str, label: Option<L>) {
+    if let Some(label) = label {
+        family.get_or_create(&[(name, label.word())]).inc();
+    }
+}
+
+impl Observer for Metrics {
+    fn committed(&self, outcome: CommitOutcome, took: Duration) {
+        self.series.commit_seconds.get_or_create(&[("outcome", outcome.word())]).observe(took.as_secs_f64());
+    }
+
+    fn synced(&self, batches: usize, took: Duration) {
+        self.series.sync_seconds.observe(took.as_secs_f64());
+        // Some thousand at most.
+        self.series.sync_batches.observe(batches as f64);
+    }
+}
+
+/// A watch that is counted as open.
+#[derive(Debug)]
+pub(crate) struct OpenWatch {
+    series: Arc<Series>,
+    scope: Followed,
+    ended: Ended,
+}
+
+impl OpenWatch {
+    /// Why it ends, unless the watcher just leaves.
+    pub(crate) fn ends(&mut self, why: Ended) {
+        self.ended = why;
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.series.watches.get_or_create(&[("scope", self.scope.word())]).dec();
+        count(&self.series.watches_ended, "reason", Some(self.ended));
+    }
+}
+
+/// A call that is counted as under way.
+#[derive(Debug)]
+pub(crate) struct OpenCall {
+    series: Arc<Series>,
+    service: &'static str,
+    method: &'static str,
+}
+
+impl OpenCall {
+    /// It is answered.
+    pub(crate) fn answered(&self, code: tonic::Code, took: Duration) {
+        let (service, method) = (("service", self.service), ("method", self.method));
+        self.series.grpc_handled.get_or_create(&[service, method, ("code", code.word())]).inc();
+        self.series.grpc_seconds.get_or_create(&[service, method]).observe(took.as_secs_f64());
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.series.grpc_in_progress.dec();
+    }
 }

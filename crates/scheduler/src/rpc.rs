@@ -113,6 +113,7 @@ where
         let span = info_span!("rpc", rpc.service = service, rpc.method = method);
         let handle = async move {
             let begin = Instant::now();
+            let open = layer.metrics.call(service, method);
             let (entry, from) = (Arc::new(Entry::default()), identity::of(request.extensions()).address);
             let request = match layer.known(service, method, request, &entry).await {
                 // Who calls is known before anything of the message is kept.
@@ -136,7 +137,7 @@ where
                 Err(problem) => Status::from(problem).into_http(),
             };
             let (code, _) = code(&response);
-            layer.metrics.call(service, method, code, begin.elapsed());
+            open.answered(code, begin.elapsed());
             debug!(rpc.code = ?code, took = ?begin.elapsed(), "call answered");
             Ok(response)
         };

@@ -39,6 +39,7 @@ use crate::access::{self, Audit, Mode};
 use crate::admin::Admin;
 use crate::driver;
 use crate::hooks::{Dialler, SILENCE_MAX};
+use crate::metrics::Metrics;
 use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
@@ -214,6 +215,7 @@ pub struct Opened {
     secrets: Arc<Secrets>,
     config: Config,
     audit: Audit,
+    metrics: Metrics,
     /// The first admin token was made just now.
     first_admin: bool,
 }
@@ -276,7 +278,8 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::bind`].
     pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
-        let (store, handout) = open_store(&config.store).await?;
+        let metrics = Metrics::new();
+        let (store, handout) = open_store(&config.store, &metrics).await?;
         // Behind the store, which makes the data directory for its owner alone.
         let audit = Audit::open(&config.access.audit).map_err(BindError::Audit)?;
         let read = |error: LoadError| BindError::Read(Box::new(error));
@@ -292,7 +295,8 @@ impl Scheduler {
             .map_err(BindError::Secrets)?;
         let first_admin = access::first_admin(&config.access, &*store, &*timeline, &mut entropy);
         let first_admin = first_admin.await.map_err(BindError::FirstToken)?;
-        Ok(Opened { machine, store, handout, timeline, secrets: Arc::new(secrets), config, audit, first_admin })
+        let secrets = Arc::new(secrets);
+        Ok(Opened { machine, store, handout, timeline, secrets, config, audit, metrics, first_admin })
     }
 }
 
@@ -317,13 +321,16 @@ impl Acceptors {
     }
 }
 
-async fn open_store(choice: &StoreChoice) -> Result<(Arc<dyn Store>, Option<Handout>), BindError> {
+async fn open_store(choice: &StoreChoice, metrics: &Metrics) -> Result<(Arc<dyn Store>, Option<Handout>), BindError> {
     match choice {
         StoreChoice::Given(store) => Ok((Arc::clone(store), None)),
         StoreChoice::Memory => Ok((Arc::new(MemoryStore::new(Uuid::new_v4())), None)),
         StoreChoice::Embedded { directory } => {
             let place = directory.clone();
-            let open = move || EmbeddedStore::open(&place, &embedded::Options::new(Uuid::new_v4()));
+            let observer = Arc::new(metrics.clone());
+            let open = move || {
+                EmbeddedStore::open(&place, &embedded::Options { observer, ..embedded::Options::new(Uuid::new_v4()) })
+            };
             let opened = tokio::task::spawn_blocking(open).await.map_err(|_| BindError::Interrupted)?;
             let store = Arc::new(opened.map_err(|error| BindError::Store(Box::new(error)))?);
             let handout = Handout::open(directory, Arc::clone(&store));
@@ -388,7 +395,7 @@ impl Bound {
         let running = opened.start(Arc::new(dialler), &drain).await?;
         let overview = has_page.then(|| running.overview(open));
         let (scheduler, gateway, access_server) = running.servers();
-        let Running { attachments, driver, metrics, tasks, resumed, access, .. } = running;
+        let Running { attachments, driver, hooks, clock, metrics, tasks, resumed, access, .. } = running;
         let (store_watch, condition) = store_watch::open(Arc::clone(&store));
         tasks.spawn("store watch", store_watch.run(drain.clone()));
         if let Some(handout) = handout {
@@ -406,7 +413,8 @@ impl Bound {
             let expiry = callers_tls.as_ref().map(Acceptor::expiry);
             let metrics = metrics.clone();
             let drain = drain.clone();
-            let admin = Admin { metrics, driver, store, condition, drain, tls: admin_tls, expiry, overview };
+            let admin =
+                Admin { metrics, driver, hooks, clock, store, condition, drain, tls: admin_tls, expiry, overview };
             tasks.spawn("admin", admin.run(listener, tasks.clone()));
         }
         let (health, health_server) = tonic_health::server::health_reporter();

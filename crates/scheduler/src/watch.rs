@@ -23,6 +23,7 @@ use crate::convert;
 use crate::convert::operation::{operation_to_wire, summary_to_wire};
 use crate::filter::Filter;
 use crate::history::{History, READ_MAX, Seen};
+use crate::metrics::{Ended, Followed, Metrics, OpenWatch};
 use crate::records::{LoadError, OperationRecord, Stored, Summary, from_entry, load, operation_key};
 use crate::status::Problem;
 use crate::token::{Purpose, ResumeToken, resume_token};
@@ -48,6 +49,7 @@ pub(crate) struct Watches {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) history: History,
     pub(crate) drain: drain::Watch,
+    pub(crate) metrics: Metrics,
 }
 
 /// One watch.
@@ -66,6 +68,7 @@ struct Watch {
     quiet_until: Instant,
     /// When resuming a watch of one operation that is over: nothing follows behind this revision.
     end_at: Option<Revision>,
+    open: OpenWatch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +134,10 @@ impl Watches {
                 (Revision::new(cursor.as_u64() + late), Stage::Live)
             }
         };
+        let open = self.metrics.watch(match &scope {
+            Scope::One { .. } => Followed::One,
+            Scope::All { .. } => Followed::All,
+        });
         let mut watch = Watch {
             watches: self.clone(),
             scope,
@@ -143,6 +150,7 @@ impl Watches {
             ahead: HashMap::new(),
             quiet_until: Instant::now() + interval,
             end_at: None,
+            open,
         };
         watch.check_begin(fresh).await?;
         Ok(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|item| (item, watch)) }))
@@ -179,13 +187,22 @@ impl Watch {
                 return Some(Ok(event));
             }
             let done = match self.stage {
-                Stage::Ended | Stage::Ending => return None,
+                Stage::Ended => return None,
+                Stage::Ending => {
+                    self.open.ends(Ended::Finished);
+                    return None;
+                }
                 Stage::Leaving => Err(Problem::NotServing("the scheduler is stopping; resume with the last token")),
                 Stage::SnapshotOne => self.snapshot_one().await,
                 Stage::SnapshotAll => self.snapshot_all().await,
                 Stage::Live => self.live().await,
             };
             if let Err(problem) = done {
+                self.open.ends(match &problem {
+                    _ if self.stage == Stage::Leaving => Ended::Stopping,
+                    Problem::WatchTooSlow => Ended::TooSlow,
+                    _ => Ended::Failed,
+                });
                 self.stage = Stage::Ended;
                 return Some(Err(problem));
             }
@@ -301,7 +318,9 @@ impl Watch {
             };
             let full = page.len() == READ_MAX;
             let last = page.last().map(|seen| seen.revision);
+            let count = page.len();
             let events = if full { merge_progress(page) } else { page };
+            self.watches.metrics.merged(count - events.len());
             for seen in events {
                 self.take(&seen);
                 if self.stage == Stage::Ending {

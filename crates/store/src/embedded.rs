@@ -22,6 +22,7 @@ mod export;
 #[cfg(test)]
 mod failing_disk;
 mod format;
+mod observer;
 mod open;
 #[cfg(test)]
 mod power_loss;
@@ -34,6 +35,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc as blocking};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -44,11 +46,13 @@ use uuid::Uuid;
 use crate::{Batch, CommitError, Committed, Condition, EngineError, Entry, Key, ReadError, Revision, Scan, Store};
 use committer::{Committer, Request};
 use format::RECORDS;
+use observer::Nobody;
 use open::{DirectoryLock, Opened};
 use room::Room;
 
 pub use export::Stored;
 pub use format::FORMAT_VERSION;
+pub use observer::{CommitOutcome, Observer};
 pub use open::{DATABASE_FILE, OpenError};
 pub use put_back::{PutBackError, put_back};
 
@@ -72,6 +76,8 @@ pub struct Options {
     /// Free space on the file system below which commits are refused with [`CommitError::Full`], before the engine has
     /// to find out by failing. The store heals by itself when there is room again.
     pub reserve_bytes: u64,
+    /// Hears how commits go.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Options {
@@ -83,7 +89,13 @@ impl Options {
 
     /// The defaults, with the life of the store in case it is created.
     pub fn new(new_life: Uuid) -> Self {
-        Self { new_life, create: true, cache_bytes: Self::CACHE_BYTES, reserve_bytes: Self::RESERVE_BYTES }
+        Self {
+            new_life,
+            create: true,
+            cache_bytes: Self::CACHE_BYTES,
+            reserve_bytes: Self::RESERVE_BYTES,
+            observer: Arc::new(Nobody),
+        }
     }
 }
 
@@ -99,6 +111,7 @@ pub struct EmbeddedStore {
     life: Uuid,
     engine: Option<Arc<Engine>>,
     room: Room,
+    observer: Arc<dyn Observer>,
     committer: Option<JoinHandle<Result<(), EngineError>>>,
     /// Hears of the end of the engine. The mutex is never contended; it makes the receiver shareable.
     engine_gone: Mutex<blocking::Receiver<()>>,
@@ -177,6 +190,7 @@ impl EmbeddedStore {
             room: room.clone(),
             life: opened.life,
             reopen: opened.reopen,
+            observer: Arc::clone(&options.observer),
         };
         let committer = std::thread::Builder::new()
             .name("quiesce-store".to_owned())
@@ -189,6 +203,7 @@ impl EmbeddedStore {
             life: opened.life,
             engine: Some(engine),
             room,
+            observer: Arc::clone(&options.observer),
             committer: Some(committer),
             engine_gone: Mutex::new(engine_gone),
         })
@@ -265,7 +280,12 @@ impl Drop for EmbeddedStore {
 
 impl Store for EmbeddedStore {
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Committed, CommitError>> {
-        Box::pin(self.submit(batch))
+        Box::pin(async move {
+            let asked = Instant::now();
+            let result = self.submit(batch).await;
+            self.observer.committed(CommitOutcome::of(&result), asked.elapsed());
+            result
+        })
     }
 
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Entry>, ReadError>> {

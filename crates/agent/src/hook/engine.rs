@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use super::chronicle::operation_id;
 use super::order::{Disposition, ShutdownOrder, StartCommand};
 use super::record::{Record, RecordError, Records};
 use super::refusal::Refusal;
@@ -130,6 +131,8 @@ pub(super) enum Done {
         result: Result<(), HoldError>,
     },
     Concluded {
+        operation: String,
+        epoch: u64,
         disposition: Disposition,
         result: Result<(), HoldError>,
         reply: Reply<Result<(), Refusal>>,
@@ -274,7 +277,12 @@ impl Engine {
             | Done::Nothing => {}
             Done::Started { result } => self.on_started(result),
             Done::HeldAfterStart { result } => self.on_held_after_start(result),
-            Done::Concluded { disposition, result, reply } => self.on_concluded(disposition, result, reply),
+            Done::Concluded { operation, epoch, disposition, result, reply } => {
+                if result.is_ok() {
+                    self.tell_concluded(&operation, epoch, disposition);
+                }
+                self.on_concluded(disposition, result, reply);
+            }
             Done::ToldLocally { result } => {
                 if let Err(error) = result {
                     error!(error = %chain(&error), "cannot tell the application to stop");
@@ -367,8 +375,18 @@ impl Engine {
                 Disposition::Standby => app.hold(standby).await,
                 Disposition::Retired => app.retire().await,
             };
-            Done::Concluded { disposition, result, reply }
+            Done::Concluded { operation, epoch, disposition, result, reply }
         }));
+    }
+
+    fn tell_concluded(&self, operation: &str, epoch: u64, disposition: Disposition) {
+        let text = match disposition {
+            Disposition::Standby => "the operation is over: this instance stands by",
+            Disposition::Retired => "the application was deleted: this instance is retired",
+        };
+        let (id, identity) = (operation_id(operation), &self.options.identity);
+        let (application, instance) = (identity.application(), identity.instance());
+        info!(operation.id = id, application, instance, epoch, "{text}");
     }
 
     fn on_concluded(
@@ -378,13 +396,7 @@ impl Engine {
         reply: Reply<Result<(), Refusal>>,
     ) {
         let answer = match result {
-            Ok(()) => {
-                match disposition {
-                    Disposition::Standby => info!("the operation is over: this instance stands by"),
-                    Disposition::Retired => info!("the application was deleted: this instance is retired"),
-                }
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(HoldError::Unsupported) => Err(Refusal::NotImplemented { capability: "CAPABILITY_CONCLUDE" }),
             Err(error) => Err(not_durable(&error)),
         };

@@ -25,6 +25,21 @@ pub(crate) enum Phase {
     Cancelled,
 }
 
+impl Phase {
+    /// The name of the contract, without prefix.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "ACCEPTED",
+            Self::Draining => "DRAINING",
+            Self::Stopping => "STOPPING",
+            Self::Killing => "KILLING",
+            Self::Stopped => "STOPPED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+}
+
 /// How a shutdown came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -38,6 +53,18 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// The name of the contract, without prefix.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "STOPPED",
+            Self::Killed => "KILLED",
+            Self::NotRunning => "NOT_RUNNING",
+            Self::StillRunning => "STILL_RUNNING",
+            Self::Restarted => "RESTARTED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
     /// The phase a shutdown ends in with this outcome.
     pub(crate) fn phase(self) -> Phase {
         match self {
@@ -100,6 +127,18 @@ pub(crate) enum StartPhase {
     Starting,
     Ready,
     Failed,
+}
+
+impl StartPhase {
+    /// The name of the contract, without prefix.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "ACCEPTED",
+            Self::Starting => "STARTING",
+            Self::Ready => "READY",
+            Self::Failed => "FAILED",
+        }
+    }
 }
 
 /// The result of a start.

@@ -10,10 +10,10 @@ use quiesce_runtime::clock::{Clock as _, Source};
 use quiesce_runtime::telemetry::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
 
 use quiesce_mutation::{Mutant, active};
 
+use super::chronicle::of_start;
 use super::engine::{Done, Engine, ended, since};
 use super::order::StartCommand;
 use super::refusal::Refusal;
@@ -134,11 +134,12 @@ impl Engine {
         if spawning || !ended(&status) {
             return Err(self.still_running(&status));
         }
-        info!(epoch, operation = command.operation, reason = command.reason, "starting the application");
         let clocks = Arc::clone(&self.options.machine.clocks);
         let start = Start::new(command, epoch, self.clock.now(), 1, clocks);
         let reports = start.reports.subscribe();
         let identity = &self.options.identity;
+        let (phase, reason) = (start.phase.as_str(), &start.command.reason);
+        of_start!(info, identity, start, phase, reason, "starting the application");
         let order = StartOrder {
             permission: start.command.permission,
             application: identity.application().to_owned(),
@@ -179,15 +180,16 @@ impl Engine {
         let Some(start) = self.start.as_mut() else { return };
         let error = match result {
             Ok(()) => {
-                info!(epoch = status.epoch, pid = status.pid, "the application was started");
                 start.epoch = status.epoch;
                 start.phase = StartPhase::Starting;
+                let (phase, pid) = (start.phase.as_str(), status.pid);
+                of_start!(info, self.options.identity, start, phase, process.pid = pid, "the application was started");
                 start.stage = Stage::Waiting;
                 return;
             }
             Err(error) => error,
         };
-        warn!(error = %chain(&error), "the application was not started");
+        of_start!(warn, self.options.identity, start, error = %chain(&error), "the application was not started");
         let refusal = match error {
             StartError::Spawn { .. } => {
                 let message = chain(&error).to_string();
@@ -235,10 +237,12 @@ impl Engine {
             Stage::Waiting => {
                 if let Some(ready) = status.ready {
                     let duration = since(&self.clock, start.accepted_ms);
-                    info!(epoch = start.epoch, ?ready, ?duration, "the application is ready");
                     let message = status.said.clone().unwrap_or_else(|| "ready".to_owned());
+                    let readiness = ready.as_str();
                     let ready = Some(ready);
                     start.finish(StartVerdict { ready, exit_code: None, exit_signal: None, duration, message });
+                    let phase = start.phase.as_str();
+                    of_start!(info, self.options.identity, start, phase, readiness, "the application is ready");
                     return;
                 }
             }
@@ -263,7 +267,8 @@ impl Engine {
     fn fail(&mut self, verdict: StartVerdict) {
         let stopping = self.shutdown.as_ref().is_some_and(|shutdown| !shutdown.is_over());
         let Some(start) = self.start.as_mut() else { return };
-        warn!(epoch = start.epoch, reason = verdict.message, "the application did not come up");
+        let (phase, detail) = (StartPhase::Failed.as_str(), &verdict.message);
+        of_start!(warn, self.options.identity, start, phase, detail, "the application did not come up");
         if !start.command.hold_on_failure || stopping || !self.app.capabilities().hold {
             start.finish(verdict);
             return;
@@ -279,9 +284,13 @@ impl Engine {
         let Some(start) = self.start.as_mut() else { return };
         let Stage::Holding(verdict) = &start.stage else { return };
         let mut verdict = verdict.clone();
+        let identity = &self.options.identity;
         if let Err(error) = result {
-            error!(error = %chain(&error), "the application cannot be held after a start that failed");
+            let text = "the application cannot be held after a start that failed";
+            of_start!(error, identity, start, error = %chain(&error), "{text}");
             verdict.message = format!("{}; and it could not be held: {}", verdict.message, chain(&error));
+        } else {
+            of_start!(info, identity, start, "held: nothing starts the application from now on");
         }
         start.finish(verdict);
     }

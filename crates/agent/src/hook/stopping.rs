@@ -16,18 +16,18 @@ use quiesce_runtime::clock::Clock as _;
 use quiesce_runtime::telemetry::chain;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
 
 use quiesce_mutation::{Mutant, active};
 
 use super::DrainOrder;
+use super::chronicle::of_shutdown;
 use super::engine::{Done, Engine, Reply, ended, since};
 use super::order::ShutdownOrder;
 use super::record::RecordError;
 use super::refusal::Refusal;
 use super::report::{Outcome, Phase, Progress, Report, Snapshot, Verdict};
 use super::shutdown::{Kill, Recorded, Shutdown, Stage, message, verdict};
-use crate::application::{AppStatus, End, HoldError, KillError, StopError, StopOrder};
+use crate::application::{AppStatus, End, Evidence, HoldError, KillError, StopError, StopOrder};
 use crate::token::Token;
 
 /// Pause after a record that could not be written: short beside the `accept_timeout` within which the scheduler wants to
@@ -45,12 +45,8 @@ impl Engine {
         }
         let over = shutdown.is_over();
         if !over {
-            info!(
-                shutdown.id = shutdown.id(),
-                operation = shutdown.order.operation,
-                phase = ?shutdown.phase,
-                "taking up a shutdown that an earlier agent began"
-            );
+            let (identity, phase) = (&self.options.identity, shutdown.phase.as_str());
+            of_shutdown!(info, identity, shutdown, phase, "taking up a shutdown that an earlier agent began");
         }
         self.generation += 1;
         self.shutdown = Some(shutdown);
@@ -93,27 +89,28 @@ impl Engine {
             if !running.yields_to(&order) {
                 return Err(Refusal::InProgress { shutdown_id: running.id().to_owned() });
             }
-            info!(shutdown.id = running.id(), by = order.shutdown_id, "a later attempt takes over");
+            of_shutdown!(info, self.options.identity, running, by = order.shutdown_id, "a later attempt takes over");
             if let Stage::Draining(drain) = &running.stage {
                 drain.abort();
             }
             running.reports.send_replace(Progress::Refused(Refusal::Superseded { by: order.shutdown_id.clone() }));
         }
-        info!(
-            shutdown.id = order.shutdown_id,
-            operation = order.operation,
-            attempt = order.attempt,
-            kind = %order.kind,
-            grace = order.grace.map(tracing::field::debug),
-            reason = order.reason,
-            "shutdown accepted"
-        );
         self.generation += 1;
         // H15: from here on nothing starts under this epoch any more.
         self.record.epoch = order.epoch.max(self.highest_epoch());
         let ran = !ended(&status) || self.start.as_ref().is_some_and(|start| start.is_spawning());
         let mut shutdown = Shutdown::new(order, self.clock.now(), ran);
         shutdown.before = status.said;
+        of_shutdown!(
+            info,
+            self.options.identity,
+            shutdown,
+            phase = shutdown.phase.as_str(),
+            kind = shutdown.order.kind.as_str(),
+            grace = shutdown.grace.map(tracing::field::debug),
+            reason = shutdown.order.reason,
+            "shutdown accepted"
+        );
         let reports = shutdown.reports.subscribe();
         self.shutdown = Some(shutdown);
         self.record_shutdown(Recorded::Acceptance, None);
@@ -140,7 +137,10 @@ impl Engine {
         }
         shutdown.grace = grace;
         shutdown.overdue = false;
-        info!(shutdown.id = shutdown_id, ?grace, granted, "the deadline has moved");
+        if let Some(shutdown) = &self.shutdown {
+            let grace = grace.map(tracing::field::debug);
+            of_shutdown!(info, self.options.identity, shutdown, grace, granted, "the deadline has moved");
+        }
         Ok(())
     }
 
@@ -182,8 +182,10 @@ impl Engine {
                 return;
             }
         }
-        info!(shutdown.id = shutdown_id, reason, "shutdown taken back, the application runs on");
         shutdown.cancel_waiters.push(reply);
+        if let Some(shutdown) = &self.shutdown {
+            of_shutdown!(info, self.options.identity, shutdown, reason, "shutdown taken back, the application runs on");
+        }
         self.conclude_shutdown(Outcome::Cancelled, None, "taken back before the application was told to stop");
     }
 
@@ -216,7 +218,7 @@ impl Engine {
         if shutdown.kill != Kill::No {
             return;
         }
-        warn!(shutdown.id = shutdown_id, reason, "told to kill the application");
+        of_shutdown!(warn, self.options.identity, shutdown, reason, "told to kill the application");
         shutdown.kill = Kill::Wanted;
         match &shutdown.stage {
             Stage::Draining(drain) => {
@@ -236,7 +238,7 @@ impl Engine {
             // It was accepted long ago. To forget it would be to accept it anew, with all of its time and reports that
             // begin at 1.
             (Recorded::Acceptance, Err(error)) if shutdown.incarnation > 0 => {
-                error!(error = %chain(&error), "the shutdown cannot be taken up yet, its record cannot be written");
+                of_shutdown!(error, self.options.identity, shutdown, error = %chain(&error), "the shutdown cannot be taken up yet, its record cannot be written");
                 let generation = self.generation;
                 self.work.push(Box::pin(async move {
                     tokio::time::sleep(RECORD_AGAIN).await;
@@ -244,7 +246,7 @@ impl Engine {
                 }));
             }
             (Recorded::Acceptance, Err(error)) => {
-                error!(error = %chain(&error), "the shutdown cannot be recorded, so it is refused");
+                of_shutdown!(error, self.options.identity, shutdown, error = %chain(&error), "the shutdown cannot be recorded, so it is refused");
                 let reason = "the shutdown cannot be recorded".to_owned();
                 shutdown.reports.send_replace(Progress::Refused(Refusal::NotStoppable { reason }));
                 self.shutdown = None;
@@ -258,7 +260,7 @@ impl Engine {
                 self.go();
             }
             (Recorded::Commitment, Err(error)) => {
-                error!(error = %chain(&error), "the point of no return cannot be recorded, the application runs on");
+                of_shutdown!(error, self.options.identity, shutdown, error = %chain(&error), "the point of no return cannot be recorded, the application runs on");
                 self.conclude_shutdown(
                     Outcome::StillRunning,
                     None,
@@ -267,20 +269,24 @@ impl Engine {
             }
             (Recorded::Commitment, Ok(())) => {
                 shutdown.phase = shutdown.phase.max(Phase::Stopping);
+                let phase = shutdown.phase.as_str();
+                of_shutdown!(info, self.options.identity, shutdown, phase, "the point of no return");
                 self.hold_or_tell();
             }
             (Recorded::Kill, result) => {
                 if let Err(error) = result {
                     // The order to kill stands; a lost record lets a later program report the phase before, once.
-                    error!(error = %chain(&error), "the order to kill cannot be recorded");
+                    of_shutdown!(error, self.options.identity, shutdown, error = %chain(&error), "the order to kill cannot be recorded");
                 }
                 shutdown.phase = shutdown.phase.max(Phase::Killing);
+                let phase = shutdown.phase.as_str();
+                of_shutdown!(warn, self.options.identity, shutdown, phase, "killing the application");
                 self.send_kill();
             }
             (Recorded::Result, result) => {
                 if let Err(error) = result {
                     // The application has ended or not all the same; a lost record costs a repeated look at most.
-                    error!(error = %chain(&error), "the result of the shutdown cannot be recorded");
+                    of_shutdown!(error, self.options.identity, shutdown, error = %chain(&error), "the result of the shutdown cannot be recorded");
                 }
                 self.publish_result();
             }
@@ -299,7 +305,6 @@ impl Engine {
             self.commit();
             return;
         };
-        info!(shutdown.id = shutdown.id(), "draining, the shutdown can still be taken back");
         let order = DrainOrder {
             operation: shutdown.order.operation.clone(),
             kind: shutdown.order.kind,
@@ -309,6 +314,8 @@ impl Engine {
         let (work, handle) = abortable(drain(order));
         shutdown.stage = Stage::Draining(handle);
         shutdown.phase = Phase::Draining;
+        let phase = shutdown.phase.as_str();
+        of_shutdown!(info, self.options.identity, shutdown, phase, "draining, the shutdown can still be taken back");
         let generation = self.generation;
         self.work.push(Box::pin(async move {
             match work.await {
@@ -322,7 +329,15 @@ impl Engine {
         match result {
             Ok(()) => self.commit(),
             Err(reason) => {
-                warn!(reason, "draining failed, the application runs on");
+                if let Some(shutdown) = &self.shutdown {
+                    of_shutdown!(
+                        warn,
+                        self.options.identity,
+                        shutdown,
+                        reason,
+                        "draining failed, the application runs on"
+                    );
+                }
                 self.conclude_shutdown(Outcome::StillRunning, None, &format!("draining failed: {reason}"));
             }
         }
@@ -351,10 +366,19 @@ impl Engine {
 
     pub(super) fn on_held(&mut self, result: Result<(), HoldError>) {
         match result {
-            Ok(()) => self.tell(),
+            Ok(()) => {
+                if let Some(shutdown) = &self.shutdown {
+                    let (identity, text) = (&self.options.identity, "held: nothing starts the application from now on");
+                    of_shutdown!(info, identity, shutdown, "{text}");
+                }
+                self.tell();
+            }
             Err(HoldError::Ended) => {}
             Err(error @ (HoldError::Unsupported | HoldError::NotDurable(_))) => {
-                error!(error = %chain(&error), "the hold cannot be made durable, the application runs on");
+                if let Some(shutdown) = &self.shutdown {
+                    let (identity, error) = (&self.options.identity, chain(&error));
+                    of_shutdown!(error, identity, shutdown, %error, "the hold cannot be made durable, the application runs on");
+                }
                 self.conclude_shutdown(Outcome::StillRunning, None, &chain(&error).to_string());
             }
         }
@@ -367,12 +391,12 @@ impl Engine {
             return;
         }
         if self.told_locally {
-            info!(shutdown.id = shutdown.id(), "the application was told to stop already");
+            of_shutdown!(info, self.options.identity, shutdown, "the application was told to stop already");
             shutdown.stage = Stage::Waiting;
             return;
         }
         shutdown.stage = Stage::Telling;
-        info!(shutdown.id = shutdown.id(), "the point of no return: telling the application to stop");
+        of_shutdown!(info, self.options.identity, shutdown, "telling the application to stop");
         let order = StopOrder {
             shutdown_id: shutdown.order.shutdown_id.clone(),
             grace: shutdown.grace,
@@ -391,7 +415,7 @@ impl Engine {
         match result {
             Err(StopError::Ended) => {}
             Err(error @ (StopError::NotTold { .. } | StopError::NotDurable(_))) if !over => {
-                warn!(error = %chain(&error), "the application was not told to stop, it runs on");
+                of_shutdown!(warn, self.options.identity, shutdown, error = %chain(&error), "the application was not told to stop, it runs on");
                 self.conclude_shutdown(Outcome::StillRunning, None, &chain(&error).to_string());
             }
             Ok(()) if active(Mutant::ToldIsStopped) => {
@@ -426,7 +450,7 @@ impl Engine {
             Err(KillError::Unsupported) => Err(Refusal::NotImplemented { capability: "CAPABILITY_KILL" }),
             Err(KillError::Ended) => Err(Refusal::NotServing { reason: "the agent is ending".to_owned() }),
             Err(error @ KillError::Refused { .. }) => {
-                error!(error = %chain(&error), "killing failed");
+                of_shutdown!(error, self.options.identity, shutdown, error = %chain(&error), "killing failed");
                 Err(Refusal::NotStoppable { reason: error.to_string() })
             }
         };
@@ -446,14 +470,15 @@ impl Engine {
         match &shutdown.stage {
             Stage::Draining(drain) if ended(status) => {
                 drain.abort();
-                info!(shutdown.id = shutdown.id(), "the application ended by itself while it was being drained");
+                let text = "the application ended by itself while it was being drained";
+                of_shutdown!(info, self.options.identity, shutdown, "{text}");
                 self.commit();
             }
             // A start under way has the word first: what it starts has to be stopped.
             Stage::Waiting if ended(status) && !spawning => self.on_end(status),
             Stage::Settling { verdict, .. } if !ended(status) => {
                 let verdict = (**verdict).clone();
-                warn!(shutdown.id = shutdown.id(), "something started the application again");
+                of_shutdown!(warn, self.options.identity, shutdown, "something started the application again");
                 let text = "it ended, but something started it again";
                 self.conclude_with(Verdict { outcome: Outcome::Restarted, message: text.to_owned(), ..verdict });
             }
@@ -491,10 +516,12 @@ impl Engine {
             held: status.hold.is_some(),
             ..verdict(outcome, end)
         };
-        info!(
-            shutdown.id = shutdown.id(),
-            outcome = ?verdict.outcome,
-            evidence = ?verdict.evidence,
+        of_shutdown!(
+            info,
+            self.options.identity,
+            shutdown,
+            outcome = verdict.outcome.as_str(),
+            evidence = verdict.evidence.map(Evidence::as_str),
             exit_code = verdict.exit_code,
             exit_signal = verdict.exit_signal,
             held = verdict.held,
@@ -535,7 +562,20 @@ impl Engine {
     fn publish_result(&mut self) {
         let Some(shutdown) = self.shutdown.as_mut() else { return };
         let Stage::Concluding(report) = std::mem::replace(&mut shutdown.stage, Stage::Over) else { return };
-        info!(shutdown.id = shutdown.id(), phase = ?report.phase, "shutdown over");
+        let verdict = report.verdict.as_ref();
+        of_shutdown!(
+            info,
+            self.options.identity,
+            shutdown,
+            phase = report.phase.as_str(),
+            outcome = verdict.map(|verdict| verdict.outcome.as_str()),
+            evidence = verdict.and_then(|verdict| verdict.evidence).map(Evidence::as_str),
+            exit_code = verdict.and_then(|verdict| verdict.exit_code),
+            exit_signal = verdict.and_then(|verdict| verdict.exit_signal),
+            held = verdict.map(|verdict| verdict.held),
+            detail = report.message,
+            "shutdown over"
+        );
         let token = shutdown.order.token.clone();
         shutdown.reports.send_replace(Progress::Final((*report).clone(), token.clone()));
         for waiter in shutdown.cancel_waiters.drain(..).chain(shutdown.kill_waiters.drain(..)) {
@@ -587,8 +627,10 @@ impl Engine {
         let over = shutdown.grace.is_some_and(|grace| since(&self.clock, shutdown.accepted_ms) > grace);
         if over && !shutdown.overdue && !shutdown.is_over() {
             shutdown.overdue = true;
-            warn!(
-                shutdown.id = shutdown.id(),
+            of_shutdown!(
+                warn,
+                self.options.identity,
+                shutdown,
                 grace = shutdown.grace.map(tracing::field::debug),
                 "the grace period is over and the application still runs; watching on, the scheduler decides"
             );

@@ -74,7 +74,7 @@ impl Keeper {
         if run.record.ready.is_some() {
             return;
         }
-        info!(epoch = run.record.epoch, proof = ?ready, "the application is ready");
+        info!(epoch = run.record.epoch, readiness = ready.as_str(), "the application is ready");
         run.readiness = Box::pin(std::future::pending());
         if let Err(error) = self.record(|record| record.ready = Some(ready)).await {
             warn!(error = &error as &dyn std::error::Error, "cannot record that the application is ready");

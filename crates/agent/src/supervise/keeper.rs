@@ -19,7 +19,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use quiesce_mutation::{Mutant, active};
 
@@ -29,6 +29,7 @@ use super::{
     run::{self, Found, Leader, LiveRun},
     script::{Heard, ScriptSide},
 };
+use crate::hook::chronicle::operation_id;
 use crate::{
     application::{
         AppState, AppStatus, Capabilities, End, Evidence, Hold, HoldError, HoldKind, HoldOrder, KillError, Permission,
@@ -305,7 +306,12 @@ impl Keeper {
         };
         if !self.present.hold.as_ref().is_some_and(same) {
             let hold = hold::ordered(order.clone(), &*self.host().machine.clocks);
-            info!(operation = %hold.operation, kind = %hold.kind, "holding: nothing starts the application from now on");
+            debug!(
+                operation.id = operation_id(&hold.operation),
+                epoch = hold.epoch,
+                kind = hold.kind.as_str(),
+                "holding: nothing starts the application from now on"
+            );
             self.put_hold(hold).await?;
         }
         let revoke = move |contents: &mut journal::Contents| {
@@ -469,7 +475,13 @@ impl Keeper {
         }
         if let Some(run) = self.run.take() {
             let (record, end) = run.conclude(&self.config);
-            info!(epoch = record.epoch, evidence = ?end.evidence, killed = end.killed, "the application {}", end.message);
+            info!(
+                epoch = record.epoch,
+                evidence = end.evidence.as_str(),
+                killed = end.killed,
+                "the application {}",
+                end.message
+            );
             self.over(record, end).await;
         }
     }

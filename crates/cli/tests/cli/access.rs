@@ -29,8 +29,8 @@ impl Scheduler {
         command.arg(&data);
         let process = spawn("scheduler", command);
         let line = process.wait_for_line("scheduler listens on", SOON).await;
-        let (_, url) = line.rsplit_once(' ').expect("a URL");
-        let url = url.trim().to_owned();
+        let (_, rest) = line.split_once("listens on ").expect("a URL");
+        let url = rest.split(['"', ',']).next().expect("a URL").to_owned();
         process.wait_for_line("admin.token, for --token-file", SOON).await;
         Self { process, url, directory }
     }

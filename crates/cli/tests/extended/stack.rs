@@ -169,6 +169,11 @@ impl Stack {
         self.scheduler.as_mut().expect("the scheduler was started")
     }
 
+    /// The scheduler, to read what it has written.
+    pub(crate) fn scheduler_log(&self) -> &Actor {
+        self.scheduler.as_ref().expect("the scheduler was started")
+    }
+
     pub(crate) fn scheduler_pid(&self) -> u32 {
         self.scheduler.as_ref().expect("the scheduler was started").pid()
     }
@@ -201,6 +206,7 @@ impl Stack {
             instance: instance.to_owned(),
             wrapper: Vec::new(),
             flags: Vec::new(),
+            log_format: "text",
             command: Vec::new(),
         }
     }
@@ -388,12 +394,19 @@ pub(crate) struct Agent {
     /// Another command, which executes what stands behind it.
     wrapper: Vec<String>,
     flags: Vec<String>,
+    log_format: &'static str,
     command: Vec<String>,
 }
 
 impl Agent {
     pub(crate) fn with(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// Its log is JSON, as it is by itself where nobody looks.
+    pub(crate) fn logging_json(mut self) -> Self {
+        self.log_format = "auto";
         self
     }
 
@@ -435,7 +448,7 @@ impl Agent {
         let mut command = quiesce_within(self.namespace.as_deref(), &wrapper);
         command
             .args(["agent", "--application", "db", "--cluster", &self.cluster, "--instance", &self.instance])
-            .args(["--scheduler", &self.scheduler, "--log-format", "text", "--state-dir"])
+            .args(["--scheduler", &self.scheduler, "--log-format", self.log_format, "--state-dir"])
             .arg(self.state_dir())
             .args(&self.flags)
             .args(self.says_when_it_is_ready().then_some(["--ready-command", "false"]).into_iter().flatten())

@@ -115,7 +115,8 @@ pub(crate) fn event_to_wire(clock: &dyn Clock, event: &EventRecord, revision: Re
     }
 }
 
-fn event_type(kind: EventKind) -> v1::operation_event::Type {
+/// The kind of an event on the wire.
+pub(crate) fn event_type(kind: EventKind) -> v1::operation_event::Type {
     use v1::operation_event::Type as W;
     match kind {
         EventKind::Created => W::Created,

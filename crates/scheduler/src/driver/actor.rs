@@ -13,7 +13,7 @@ use quiesce_runtime::backoff::Backoff;
 use quiesce_runtime::clock::sleep_until;
 use quiesce_store::{CommitError, ReadError, Revision, record};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use quiesce_mutation::{Mutant, active};
 
@@ -119,7 +119,7 @@ impl Actor {
     pub(super) async fn run(mut self, entry: Entry) {
         let id = self.operation.id().clone();
         match self.live(entry).await {
-            Ok(()) => info!(operation.id = %id, state = self.operation.state().as_str(), "operation is over"),
+            Ok(()) => debug!(operation.id = %id, state = self.operation.state().as_str(), "operation is over"),
             Err(Stop::Draining) => debug!(operation.id = %id, "operation rests, the scheduler is shutting down"),
             Err(stop) => {
                 self.context.health.fail();
@@ -292,10 +292,6 @@ impl Actor {
         }
         if changed || !events.is_empty() || along.is_some() {
             (self.revision, forgotten) = Box::pin(self.commit(&next, &events, along.as_ref())).await?;
-            for event in events.iter().filter(|event| event.state != event.previous) {
-                let (state, previous) = (event.state.as_str(), event.previous.as_str());
-                info!(operation.id = %next.id(), state, previous, message = event.message, "operation changed its state");
-            }
         } else if effects.is_empty() {
             self.context.health.without_effect();
         }

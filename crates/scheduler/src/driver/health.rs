@@ -20,9 +20,7 @@ struct Counts {
 /// The figures at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gauges {
-    /// Operations that are being driven.
-    pub open: usize,
-    /// Those of them whose last change the store does not take.
+    /// Operations whose last change the store does not take.
     pub stalled: usize,
     /// Operations that ought to be driven and are not, since this process began.
     pub failed: usize,
@@ -38,9 +36,8 @@ impl Health {
         self.counts.stalled.load(Ordering::Relaxed) == 0 && self.counts.failed.load(Ordering::Relaxed) == 0
     }
 
-    pub(super) fn gauges(&self, open: usize) -> Gauges {
+    pub(super) fn gauges(&self) -> Gauges {
         Gauges {
-            open,
             stalled: self.counts.stalled.load(Ordering::Relaxed),
             failed: self.counts.failed.load(Ordering::Relaxed),
             stalls_total: self.counts.stalls.load(Ordering::Relaxed),

@@ -45,6 +45,8 @@ pub struct Running {
     pub(super) access: Arc<Access>,
     pub(super) attachments: Attachments,
     pub(super) driver: Handle,
+    pub(super) hooks: Hooks,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
     /// How many operations were taken up.
@@ -105,7 +107,7 @@ impl Opened {
     pub async fn start(self, dial: Arc<dyn Dial>, drain: &drain::Watch) -> Result<Running, RunError> {
         let read = |error: LoadError| RunError::Read(Box::new(error));
         let tasks = Tasks::new();
-        let Self { store, timeline, secrets, machine, config, audit, .. } = self;
+        let Self { store, timeline, secrets, machine, config, audit, metrics, .. } = self;
         let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&timeline) as Arc<dyn Clock>));
         let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), dial, tasks.clone(), drain.clone());
         for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
@@ -121,13 +123,14 @@ impl Opened {
             drain: drain.clone(),
             randomness: Box::new(move || jitter.randomness()),
         });
-        let metrics = Metrics::new();
         let (history, follower): (History, Follower) =
             history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone());
-        tasks.spawn("history", follower.run(drain.clone()));
         let retention = Retention { store: Arc::clone(&store), clock: Arc::clone(&clock), timeline: Some(timeline) };
         tasks.spawn("retention", retention.run(drain.clone()));
         let plan = driver.recover().await.map_err(RunError::Recover)?;
+        // What is open is counted before what happens to it.
+        plan.resume.iter().for_each(|stored| metrics.resumed(&stored.operation));
+        tasks.spawn("history", follower.run(drain.clone()));
         let default_policy = Arc::new(config.default_policy);
         let registry = Registry {
             store: Arc::clone(&store),
@@ -150,19 +153,26 @@ impl Opened {
             },
         );
         let access = Arc::new(access);
-        let attachments = Attachments::new(hooks, secrets, entropy_of(&machine));
+        let attachments = Attachments::new(hooks.clone(), secrets, entropy_of(&machine));
         let service = Service::new(Parts {
             access: Arc::clone(&access),
             admission: Admission::new(registry.clone(), driver.clone(), machine),
             registry,
             driver: driver.clone(),
             attachments: attachments.clone(),
-            watches: Watches { store, clock, history, drain: drain.clone() },
+            watches: Watches {
+                store,
+                clock: Arc::clone(&clock),
+                history,
+                drain: drain.clone(),
+                metrics: metrics.clone(),
+            },
             tasks: tasks.clone(),
             default_policy,
             attach_endpoint: config.attach_endpoint,
             hooks_in_clear: config.hooks_in_clear,
         });
-        Ok(Running { service, access, attachments, driver, metrics, tasks, resumed: plan.resume.len() })
+        let resumed = plan.resume.len();
+        Ok(Running { service, access, attachments, driver, hooks, clock, metrics, tasks, resumed })
     }
 }

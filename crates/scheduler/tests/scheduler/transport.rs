@@ -1,6 +1,7 @@
 //! Health, reflection, metrics, and one port for two protocols: E04, A02, A05.
 
 use quiesce_protocol::v1;
+use quiesce_scheduler::{Config, StoreChoice};
 use quiesce_testkit::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -80,11 +81,101 @@ async fn the_admin_address_shows_metrics_and_health() {
     .await;
     for line in [
         "quiesce_grpc_server_handled_total{service=\"quiesce.v1.Scheduler\",method=\"MigrateApplication\",code=\"Ok\"} 1",
-        "quiesce_operations_in_progress 0",
+        "quiesce_operations_accepted_total{kind=\"migrate\"} 1",
+        "quiesce_operation_state_changes_total{state=\"stopping\"} 1",
+        "quiesce_operations_in_progress{state=\"pending\"} 0",
+        "quiesce_operations_in_progress{state=\"finalizing\"} 0",
+        "quiesce_operation_duration_seconds_count{kind=\"migrate\",outcome=\"succeeded\"} 1",
         "quiesce_shutdown_duration_seconds_count{outcome=\"stopped\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+    world.stop().await;
+}
+
+/// Waits until the metrics have all of these lines.
+async fn counts(world: &World, lines: &[&str]) {
+    eventually(format!("{lines:?} in the metrics"), LIMIT, || async {
+        let metrics = get(world, "/metrics").await;
+        if lines.iter().all(|wanted| metrics.lines().any(|line| line == *wanted)) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restart_counts_what_is_open_and_nothing_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = StoreChoice::Embedded { directory: directory.path().to_owned() };
+    let config = Config { store, ..Config::ephemeral() };
+    let mut world = World::with(config.clone()).await;
+    let hook = world.populated("shop", Stop::Hang).await;
+    let operation = world.migrate("shop", "b", "").await.unwrap();
+    world.operation_is(&operation.name, v1::operation::State::Stopping).await;
+    let open = "quiesce_operations_in_progress{state=\"stopping\"} 1";
+    counts(&world, &[open, "quiesce_operations_accepted_total{kind=\"migrate\"} 1"]).await;
+    world.stop().await;
+
+    let world = World::with(config).await;
+    let metrics = get(&world, "/metrics").await;
+    for line in [open, "quiesce_operations_accepted_total{kind=\"migrate\"} 0"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} at once in {metrics}");
+    }
+    counts(&world, &["quiesce_hooks{state=\"ready\"} 1", "quiesce_instances{app_state=\"running\"} 1"]).await;
+    hook.play(|script| script.stop = Stop::AtOnce);
+    world.operation_is(&operation.name, v1::operation::State::Succeeded).await;
+    let done = [
+        "quiesce_operations_in_progress{state=\"stopping\"} 0",
+        "quiesce_operations_total{kind=\"migrate\",outcome=\"succeeded\"} 1",
+        "quiesce_operation_state_changes_total{state=\"stopping\"} 0",
+        "quiesce_instances_stopped_total{outcome=\"stopped\",evidence=\"group_empty\"} 1",
+    ];
+    counts(&world, &done).await;
+    let metrics = get(&world, "/metrics").await;
+    let syncs = metrics.lines().find_map(|line| line.strip_prefix("quiesce_store_sync_batches_count "));
+    let commits = "quiesce_store_commit_duration_seconds_count{outcome=\"durable\"} ";
+    let commits = metrics.lines().find_map(|line| line.strip_prefix(commits));
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    assert!(number(syncs) > 0 && number(commits) >= number(syncs), "{metrics}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_rests_and_what_watches_is_counted() {
+    let mut world = World::start().await;
+    let _hook = world.populated("shop", Stop::Refuse).await;
+    let policy = Some(v1::ShutdownPolicy {
+        retry: Some(v1::RetryPolicy { max_attempts: Some(1), ..Default::default() }),
+        ..Default::default()
+    });
+    let request = v1::DeleteApplicationRequest { name: "applications/shop".to_owned(), policy, ..Default::default() };
+    let operation = world.scheduler.delete_application(request).await.unwrap().into_inner().operation.unwrap();
+    world.operation_is(&operation.name, v1::operation::State::Degraded).await;
+    let stream = world.scheduler.watch_operations(v1::WatchOperationsRequest::default()).await.unwrap();
+    let resting = [
+        "quiesce_operations_in_progress{state=\"degraded\"} 1",
+        "quiesce_attempts_failed_total{reason=\"still_running\"} 1",
+        "quiesce_watch_streams{scope=\"all\"} 1",
+    ];
+    counts(&world, &resting).await;
+    eventually("the rest to be a second old", LIMIT, || async {
+        let metrics = get(&world, "/metrics").await;
+        let name = "quiesce_operations_resting_seconds{state=\"degraded\"} ";
+        let seconds = metrics.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+        if seconds > Some(0) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+    drop(stream);
+    let name = operation.name.clone();
+    let cancel = v1::CancelOperationRequest { name, ..Default::default() };
+    world.scheduler.cancel_operation(cancel).await.unwrap();
+    let over = [
+        "quiesce_operations_in_progress{state=\"degraded\"} 0",
+        "quiesce_operations_total{kind=\"delete\",outcome=\"abandoned\"} 1",
+        "quiesce_operations_resting_seconds{state=\"degraded\"} 0",
+        "quiesce_watch_streams{scope=\"all\"} 0",
+        "quiesce_watch_streams_ended_total{reason=\"gone\"} 1",
+    ];
+    counts(&world, &over).await;
     world.stop().await;
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::Engine;
 use super::format::{self, RECORDS};
+use super::observer::Observer;
 use super::open::{OpenError, Reopen};
 use super::room::Room;
 use crate::{Batch, CommitError, Committed, EngineError, Key, Revision, Write};
@@ -54,6 +55,7 @@ pub(super) struct Committer {
     pub(super) room: Room,
     pub(super) life: Uuid,
     pub(super) reopen: Reopen,
+    pub(super) observer: Arc<dyn Observer>,
 }
 
 /// What a group will be told if its transaction commits, and the revision the store has then.
@@ -114,8 +116,10 @@ impl Committer {
     /// One transaction for the whole group. The draft is true only once this has returned: a conflict may rest on a
     /// write of an earlier batch of the same group.
     fn commit(&self, group: &[Request], draft: &mut Draft) -> Result<(), redb::Error> {
+        let begun = Instant::now();
         let written = self.engine.with(|database| commit(database, group, draft));
         if written.expect("only this thread takes the database away, and puts it back before it commits")? {
+            self.observer.synced(group.len(), begun.elapsed());
             self.durable.send_replace(draft.last);
         }
         Ok(())

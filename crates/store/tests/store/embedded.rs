@@ -3,11 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::FutureExt;
-use quiesce_store::embedded::{DATABASE_FILE, EmbeddedStore, FORMAT_VERSION, OpenError, Options};
-use quiesce_store::{Batch, CommitError, Condition, Revision, Scan, Space, Store};
+use quiesce_store::embedded::{
+    CommitOutcome, DATABASE_FILE, EmbeddedStore, FORMAT_VERSION, Observer, OpenError, Options,
+};
+use quiesce_store::{Batch, CommitError, Condition, Expect, Revision, Scan, Space, Store};
 use redb::{Database, TableDefinition};
 use uuid::Uuid;
 
@@ -176,6 +179,45 @@ fn a_half_made_store_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(format!("{DATABASE_FILE}.new")), [0; 4096]).unwrap();
     open(directory.path()).unwrap().close().unwrap();
+}
+
+/// Writes down what it hears.
+#[derive(Debug, Default)]
+struct Listener {
+    commits: Mutex<Vec<CommitOutcome>>,
+    syncs: Mutex<Vec<usize>>,
+}
+
+impl Observer for Listener {
+    fn committed(&self, outcome: CommitOutcome, _took: Duration) {
+        self.commits.lock().unwrap().push(outcome);
+    }
+
+    fn synced(&self, batches: usize, took: Duration) {
+        assert!(took > Duration::ZERO);
+        self.syncs.lock().unwrap().push(batches);
+    }
+}
+
+#[tokio::test]
+async fn an_observer_hears_of_every_commit_and_what_shared_a_sync() {
+    const COMMITS: usize = 64;
+    let directory = tempfile::tempdir().unwrap();
+    let listener = Arc::new(Listener::default());
+    let options = Options { observer: Arc::clone(&listener) as Arc<dyn Observer>, ..Options::new(Uuid::new_v4()) };
+    let store = EmbeddedStore::open(directory.path(), &options).unwrap();
+    let key = |number: usize| Space::Meta.key(&format!("k{number}"));
+    let commits = (0..COMMITS).map(|number| store.commit(Batch::new().put(key(number), "v")));
+    futures::future::try_join_all(commits).await.unwrap();
+    let conflict = store.commit(Batch::new().expect(key(0), Expect::Absent).put(key(0), "w")).await;
+    assert!(matches!(conflict, Err(CommitError::Conflict { .. })), "{conflict:?}");
+
+    let commits = listener.commits.lock().unwrap().clone();
+    let durable = commits.iter().filter(|outcome| **outcome == CommitOutcome::Durable).count();
+    assert_eq!((durable, commits.last()), (COMMITS, Some(&CommitOutcome::Conflict)));
+    let syncs = listener.syncs.lock().unwrap().clone();
+    assert_eq!(syncs.iter().sum::<usize>(), COMMITS, "a conflict alone needs no sync");
+    assert!(syncs.len() < COMMITS, "those that waited shared one: {syncs:?}");
 }
 
 #[tokio::test]

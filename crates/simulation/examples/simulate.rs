@@ -5,11 +5,13 @@
 //! SEED=4711 just sim           one seed, with its story
 //! ```
 //!
-//! A second number is a block: `simulate 100000 7` runs seeds 700,000 to 799,999.
+//! A second number is a block: `simulate 100000 7` runs seeds 700,000 to 799,999. With `FINGERPRINTS` set, each seed is
+//! printed with a number that stands for its whole story: what makes the simulation faster must not change any.
 
 #![allow(clippy::print_stdout, reason = "this is a program for people")]
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +43,15 @@ fn tell(seed: u64) -> ExitCode {
     ExitCode::from(u8::from(!violations.is_empty()))
 }
 
+/// A number that differs when anything in the story does.
+fn fingerprint(outcome: &Outcome) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    outcome.story.hash(&mut hasher);
+    hasher.finish()
+}
+
 fn many(first: u64, count: u64) -> ExitCode {
+    let fingerprints = std::env::var_os("FINGERPRINTS").is_some();
     let begin = Instant::now();
     let next = AtomicU64::new(first);
     let ends: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
@@ -56,7 +66,10 @@ fn many(first: u64, count: u64) -> ExitCode {
                     if seed >= first + count {
                         return;
                     }
-                    let outcome = world::run(seed, false);
+                    let outcome = world::run(seed, fingerprints);
+                    if fingerprints {
+                        println!("seed {seed} is {:016x}", fingerprint(&outcome));
+                    }
                     *simulated.lock().expect("no run panics") += outcome.simulated;
                     let mut ends = ends.lock().expect("no run panics");
                     for end in outcome.ends {

@@ -202,13 +202,19 @@ impl Laws {
     /// The operation as it is durable.
     #[must_use]
     pub fn operation(&self, id: &str) -> Option<Operation> {
-        self.state().operations.iter().find(|(known, _)| id.ends_with(known.as_str())).map(|(_, found)| found.clone())
+        self.state().operation(id).cloned()
     }
 
-    /// Every operation.
+    /// Where the operation stands, as it is durable.
     #[must_use]
-    pub fn operations(&self) -> Vec<Operation> {
-        self.state().operations.values().cloned().collect()
+    pub fn standing(&self, id: &str) -> Option<StateName> {
+        self.state().operation(id).map(Operation::state)
+    }
+
+    /// Where every operation stands.
+    #[must_use]
+    pub fn ends(&self) -> Vec<StateName> {
+        self.state().operations.values().map(Operation::state).collect()
     }
 
     /// Changes with every operation that is stored.
@@ -248,6 +254,10 @@ impl Laws {
 }
 
 impl State {
+    fn operation(&self, id: &str) -> Option<&Operation> {
+        self.operations.iter().find(|(known, _)| id.ends_with(known.as_str())).map(|(_, found)| found)
+    }
+
     pub(crate) fn broken(&mut self, law: Law, what: String) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(Violation { law, what });

@@ -80,7 +80,7 @@ struct Inner {
 struct State {
     weather: Weather,
     cut: BTreeMap<(Party, Party), Instant>,
-    served: BTreeMap<String, Served>,
+    served: BTreeMap<String, Arc<Served>>,
     /// Sees every request that is sent.
     tap: Option<Tap>,
     /// Calls to these services are streams of answers; the others are collected.
@@ -91,7 +91,6 @@ struct State {
 pub type Tap = Arc<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 /// Somebody serves under a name.
-#[derive(Clone)]
 struct Served {
     party: Party,
     service: Service,
@@ -130,7 +129,7 @@ impl Wire {
 
     /// Whoever calls `name` reaches `service` until `closed` is cancelled, which also breaks what is under way.
     pub fn serve(&self, party: Party, name: &str, service: Service, closed: CancellationToken) {
-        self.state().served.insert(name.to_owned(), Served { party, service, closed });
+        self.state().served.insert(name.to_owned(), Arc::new(Served { party, service, closed }));
     }
 
     /// Whether a call of `name` by `from` would be answered.

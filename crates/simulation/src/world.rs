@@ -142,7 +142,7 @@ async fn live(seed: u64, wanted: bool) -> (Outcome, Remains) {
         world.laws.broken(Law::NobodyFails, format!("a task panicked: {panic}"));
     }
     world.laws.tell_violations();
-    let ends = world.laws.operations().iter().map(Operation::state).collect();
+    let ends = world.laws.ends();
     parties.shutdown().await;
     world.wire.take_down();
     let outcome = Outcome {
@@ -303,12 +303,19 @@ impl World {
         let settling = async {
             loop {
                 stored.mark_unchanged();
-                let operation = self.laws.operation(name);
-                match operation {
-                    Some(operation) if operation.is_done() => return Settled::Done(Box::new(operation)),
-                    Some(operation) if operation.state() == StateName::Degraded => {
-                        if timeout(REST, stored.changed()).await.is_err() {
-                            return Settled::Degraded(Box::new(operation));
+                // Never gone once it was stored.
+                let found = || self.laws.operation(name).map(Box::new);
+                match self.laws.standing(name) {
+                    Some(state) if state.is_final() => {
+                        if let Some(operation) = found() {
+                            return Settled::Done(operation);
+                        }
+                    }
+                    Some(StateName::Degraded) => {
+                        if timeout(REST, stored.changed()).await.is_err()
+                            && let Some(operation) = found()
+                        {
+                            return Settled::Degraded(operation);
                         }
                     }
                     Some(_) | None => {

@@ -39,6 +39,8 @@ pub(super) struct Shutdown {
     pub(super) kill: Kill,
     pub(super) kill_waiters: Vec<Reply<Result<Snapshot, Refusal>>>,
     pub(super) cancel_waiters: Vec<Reply<Result<Snapshot, Refusal>>>,
+    /// The highest epoch used up before this, for when it cannot be accepted.
+    pub(super) epoch_before: u64,
     /// What the application said last before this; it says nothing of the shutdown.
     pub(super) before: Option<String>,
     /// Of the latest report, to see whether there is news.
@@ -181,6 +183,7 @@ impl Shutdown {
             kill: Kill::No,
             kill_waiters: Vec::new(),
             cancel_waiters: Vec::new(),
+            epoch_before: 0,
             before: None,
             said: None,
             next_report: now + order.heartbeat,

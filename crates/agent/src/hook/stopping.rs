@@ -96,10 +96,12 @@ impl Engine {
             running.reports.send_replace(Progress::Refused(Refusal::Superseded { by: order.shutdown_id.clone() }));
         }
         self.generation += 1;
+        let ran = !ended(&status) || self.start.as_ref().is_some_and(|start| start.is_spawning());
+        let epoch_before = self.record.epoch;
         // H15: from here on nothing starts under this epoch any more.
         self.record.epoch = order.epoch.max(self.highest_epoch());
-        let ran = !ended(&status) || self.start.as_ref().is_some_and(|start| start.is_spawning());
         let mut shutdown = Shutdown::new(order, self.clock.now(), ran);
+        shutdown.epoch_before = epoch_before;
         shutdown.before = status.said;
         of_shutdown!(
             info,
@@ -249,6 +251,7 @@ impl Engine {
                 of_shutdown!(error, self.options.identity, shutdown, error = %chain(&error), "the shutdown cannot be recorded, so it is refused");
                 let reason = "the shutdown cannot be recorded".to_owned();
                 shutdown.reports.send_replace(Progress::Refused(Refusal::NotStoppable { reason }));
+                self.record.epoch = shutdown.epoch_before;
                 self.shutdown = None;
                 // Or the next record that is written would let the program after this one take up what was refused.
                 self.record.shutdown = None;

@@ -116,6 +116,11 @@ impl Scripted {
         self.end(Some(code), None, false);
     }
 
+    /// It runs under this epoch.
+    pub(crate) fn run_under(&self, epoch: u64) {
+        self.status.send_modify(|status| status.epoch = epoch);
+    }
+
     /// Something starts it behind everybody's back.
     pub(crate) fn respawn(&self) {
         self.status.send_modify(|status| {

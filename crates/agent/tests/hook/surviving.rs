@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::scripted::{Manner, Scripted};
-use crate::world::{PLENTY, TOKEN, World, outcome, request};
+use crate::world::{PLENTY, TOKEN, World, outcome, reason, request};
 
 // R13
 #[tokio::test]
@@ -89,6 +89,59 @@ async fn a_shutdown_that_cannot_be_taken_up_at_once_is_not_forgotten() {
     assert!(joined.sequence > seen && joined.phase() == ShutdownPhase::Stopping, "{joined:?}");
     app.exit(0);
     assert_eq!((outcome(&reports.last().await), app.stops()), (Outcome::Stopped, 1));
+}
+
+#[tokio::test]
+async fn a_refused_shutdown_leaves_no_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = || {
+        let read = |file: io::Result<fs::DirEntry>| fs::read(file.unwrap().path()).unwrap();
+        fs::read_dir(directory.path()).unwrap().map(read).collect::<Vec<_>>()
+    };
+    let app = Scripted::running(Manner::Waits);
+    app.run_under(5);
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    let elsewhere = || v1::ShutdownRequest {
+        instance: "applications/shop/instances/shop-1".to_owned(),
+        epoch: 9,
+        ..request("elsewhere")
+    };
+    let stale = || v1::ShutdownRequest { epoch: 4, ..request("stale") };
+    let malformed = || v1::ShutdownRequest { operation: "nonsense".to_owned(), epoch: 9, ..request("malformed") };
+    for (refused, why) in [(elsewhere(), "WRONG_INSTANCE"), (stale(), "EPOCH_STALE"), (malformed(), "INVALID_FIELD")] {
+        let id = refused.shutdown_id.clone();
+        assert_eq!(reason(&world.refusal(refused).await).1, why);
+        assert_eq!(unknown(&world, &id).await, "SHUTDOWN_NOT_FOUND");
+    }
+    assert_eq!((files(), app.told().len(), world.hook.view().borrow().epoch), (vec![], 0, 5));
+
+    // While another one goes on that does not yield.
+    let current = || v1::ShutdownRequest { epoch: 6, ..request("current") };
+    world.shutdown(current()).await.unwrap().until_phase(ShutdownPhase::Stopping).await;
+    app.is_told(1).await;
+    let (before, told) = (files(), app.told());
+    let other = v1::ShutdownRequest { operation: "operations/op-2".to_owned(), epoch: 6, ..request("other") };
+    assert_eq!(reason(&world.refusal(other).await).1, "SHUTDOWN_IN_PROGRESS");
+    assert_eq!(unknown(&world, "other").await, "SHUTDOWN_NOT_FOUND");
+    assert_eq!((files(), app.told()), (before, told.clone()));
+    world.crash().await;
+
+    // The next program takes up the one that was accepted, and none else.
+    let world = World::in_directory(app.clone(), directory.path()).await;
+    for id in ["elsewhere", "stale", "malformed", "other"] {
+        assert_eq!(unknown(&world, id).await, "SHUTDOWN_NOT_FOUND");
+    }
+    let mut reports = world.shutdown(current()).await.unwrap();
+    assert_eq!(reports.next().await.unwrap().unwrap().phase(), ShutdownPhase::Stopping);
+    app.exit(0);
+    assert_eq!(outcome(&reports.last().await), Outcome::Stopped);
+    assert_eq!(app.stops(), 1);
+}
+
+/// Why the hook tells nothing of a shutdown.
+async fn unknown(world: &World, shutdown_id: &str) -> String {
+    let get = v1::GetShutdownRequest { shutdown_id: shutdown_id.to_owned() };
+    reason(&world.client.clone().get_shutdown(get).await.unwrap_err()).1
 }
 
 // H5

@@ -26,16 +26,16 @@ pub(super) fn stored(state: &mut State, story: &Story, now: Moment, value: &[u8]
     }
     for one in after.overrides() {
         if let (OverrideKind::AllowUnverified, Some(instance)) = (one.kind, &one.instance) {
-            // A target that is given up on the way back may not have used the epoch it was ordered to start under.
-            let given_up =
-                after.undo().iter().find(|target| target.instance == *instance && target.run == Run::Unverified);
-            state.processes.excuse(instance.as_str(), given_up.map_or(0, |target| target.epoch));
+            // Who is given up may not have used its permission yet: a target on the way back the epoch it was ordered to
+            // start under, a source the one it was granted last.
+            let given_up = members(&after).filter(|one| one.instance == *instance && one.run == Run::Unverified);
+            state.processes.excuse(instance.as_str(), given_up.map(|one| one.epoch).max().unwrap_or_default());
         }
     }
-    for member in after.members().iter().chain(after.undo()).filter(|member| member.is_verified()) {
+    for member in members(&after).filter(|member| member.is_verified()) {
         state.processes.verified(member.instance.as_str(), member.epoch);
     }
-    let before = state.operations.get(after.id()).cloned();
+    let before = state.operations.remove(after.id());
     if before.as_ref().is_none_or(|before| before.state() != after.state()) {
         story.tell("ledger", || {
             let failure = after.failure().map(|failure| format!(": {:?} {}", failure.reason, failure.message));
@@ -54,10 +54,10 @@ pub(super) fn stored(state: &mut State, story: &Story, now: Moment, value: &[u8]
 
 /// What has to be true of the world when an operation enters a state.
 fn entered(state: &mut State, operation: &Operation) {
-    let sources: Vec<&str> = operation.members().iter().map(|member| member.instance.as_str()).collect();
     let live = |state: &State| -> Vec<String> {
         let live = state.processes.live_instances();
-        sources.iter().filter(|source| live.contains(**source)).map(|source| (*source).to_owned()).collect()
+        let sources = operation.members().iter().map(|member| member.instance.as_str());
+        sources.filter(|source| live.contains(source)).map(str::to_owned).collect()
     };
     let gone = match operation.state() {
         StateName::Stopped | StateName::Starting | StateName::Finalizing => true,
@@ -97,20 +97,21 @@ fn entered(state: &mut State, operation: &Operation) {
     }
 }
 
+/// Whoever has to stop, or on the way back to stop again.
+fn members(operation: &Operation) -> impl Iterator<Item = &Member> {
+    operation.members().iter().chain(operation.undo())
+}
+
 /// Nobody's time begins anew.
 fn budgets(state: &mut State, now: Moment, before: &Operation, after: &Operation) {
     let floor = now + after.policy().accept_timeout.max(RECONNECT_MAX);
-    let members = |operation: &Operation| -> Vec<Member> {
-        operation.members().iter().chain(operation.undo()).cloned().collect()
-    };
-    let earlier = members(before);
     for member in members(after) {
         let same = |other: &&Member| other.instance == member.instance && other.fence() == member.fence();
-        let Some(was) = earlier.iter().find(same) else { continue };
+        let Some(was) = members(before).find(same) else { continue };
         let grace = |member: &Member| member.shutdown.as_ref().map(|shutdown| shutdown.grace);
         if let (Some(had), Some(has)) = (was.deadline(), member.deadline())
             && has > had.max(floor)
-            && grace(&member) == grace(was)
+            && grace(member) == grace(was)
         {
             state.broken(
                 Law::TimeRunsOn,

@@ -155,10 +155,10 @@ pub(super) async fn person(world: Arc<World>) -> turmoil::Result {
         }
         let Some(operations) = operations(&world).await else { continue };
         let Some(homes) = homes(&world).await else { continue };
-        let Some(unreachable) = unreachable(&world, homes.keys()).await else { continue };
+        let Some(instances) = instances(&world, homes.keys()).await else { continue };
         let first_token = {
             let mut memory = world.memory();
-            (memory.listing, memory.homes, memory.unreachable) = (operations.clone(), homes, unreachable);
+            (memory.listing, memory.homes, memory.instances) = (operations.clone(), homes, instances);
             memory.first_token.clone().unwrap_or_default()
         };
         let truth = history(&world, "person", &first_token).await;
@@ -193,15 +193,14 @@ async fn homes(world: &World) -> Option<BTreeMap<String, String>> {
     Some(applications.into_iter().map(home).collect())
 }
 
-/// The instances whose hooks do not answer; none when the scheduler does not.
-async fn unreachable(world: &World, applications: impl Iterator<Item = &String>) -> Option<Vec<String>> {
+/// Every instance; none when the scheduler does not answer.
+async fn instances(world: &World, applications: impl Iterator<Item = &String>) -> Option<Vec<v1::Instance>> {
     let mut client = world.client("person");
     let mut found = Vec::new();
     for application in applications {
         let request = v1::ListInstancesRequest { parent: format!("applications/{application}"), ..Default::default() };
         let answer = timeout(CALL_LIMIT, client.list_instances(request)).await.ok()?.ok()?;
-        let silent = |instance: &v1::Instance| instance.state() == v1::instance::State::Unreachable;
-        found.extend(answer.into_inner().instances.into_iter().filter(silent).map(|instance| instance.name));
+        found.extend(answer.into_inner().instances);
     }
     Some(found)
 }

@@ -8,6 +8,7 @@ use quiesce_protocol::v1::operation::State;
 use quiesce_protocol::v1::operation_event::Type;
 
 use super::instance::Manner;
+use super::plan::Role;
 use super::watching::is_final;
 use super::world::{Memory, Outcome, World};
 
@@ -41,7 +42,8 @@ fn open_ends(world: &World) -> Vec<String> {
         let told = memory.truth.as_ref().map_or(0, Vec::len);
         open.push(format!("the watcher has seen {} of {told} events", memory.watched.seen.len()));
     }
-    for name in &memory.unreachable {
+    let silent = |instance: &&v1::Instance| instance.state() == v1::instance::State::Unreachable;
+    for v1::Instance { name, .. } in memory.instances.iter().filter(silent) {
         let of_it = |instance: &&std::sync::Arc<super::instance::Instance>| {
             *name == format!("applications/{}/instances/{}", instance.application, instance.name)
         };
@@ -70,10 +72,26 @@ fn expected(world: &World, memory: &Memory, application: &str, home: &str) -> Op
         operation.kind() == v1::OperationKind::Delete && operation.state() == State::Succeeded
     };
     let lives = !states().any(deleted);
-    let roles = world.plan.cast.iter().filter(|role| lives && role.application == application && role.cluster == home);
+    // Who stands by and was registered behind the last migration was no part of it, and goes on standing by.
+    let migrations = states()
+        .filter(|operation| operation.kind() == v1::OperationKind::Migrate && operation.state() == State::Succeeded);
+    let last = migrations.map(|operation| since(operation.create_time)).max();
+    let was_there = |role: &Role| {
+        let name = format!("applications/{application}/instances/{}", role.name);
+        let registered = memory.instances.iter().find(|instance| instance.name == name);
+        let registered = registered.map(|instance| since(instance.create_time));
+        !role.standby || registered.is_none_or(|registered| last.is_none_or(|last| registered <= last))
+    };
+    let at_home = |role: &&Role| role.application == application && role.cluster == home && was_there(role);
+    let roles = world.plan.cast.iter().filter(|role| lives && at_home(role));
     let mut names: Vec<_> = roles.map(|role| (role.cluster.to_owned(), role.name.to_owned())).collect();
     names.sort();
     Some(names)
+}
+
+/// On the scheduler's timeline.
+fn since(time: Option<prost_types::Timestamp>) -> (i64, i32) {
+    time.map_or_else(Default::default, |time| (time.seconds, time.nanos))
 }
 
 fn accepted(memory: &Memory) -> Vec<String> {

@@ -58,8 +58,8 @@ pub(super) struct Memory {
     pub(super) listing: Vec<v1::Operation>,
     /// On which cluster each application is at home, as the person last saw it.
     pub(super) homes: BTreeMap<String, String>,
-    /// Instances whose hooks do not answer, as the person last saw it.
-    pub(super) unreachable: Vec<String>,
+    /// All instances, as the person last saw them.
+    pub(super) instances: Vec<v1::Instance>,
     /// Everything that happened, as the scheduler tells it in the end.
     pub(super) truth: Option<Vec<Seen>>,
     /// Why operations rested in DEGRADED, by operation.

@@ -1,5 +1,6 @@
 //! How one call travels: there, handled, and back, each step with what can go wrong on it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,30 +56,32 @@ impl Wire {
         let served = served.ok_or_else(|| Status::unavailable("connection refused"))?;
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await?.to_bytes();
-        let request = || {
-            let mut request = Request::new(Body::new(Full::new(bytes.clone())));
-            *request.uri_mut() = parts.uri.clone();
-            *request.method_mut() = parts.method.clone();
-            *request.headers_mut() = parts.headers.clone();
-            request
+        let (tap, streaming) = {
+            let state = self.state();
+            (state.tap.clone(), state.streaming.contains(parts.uri.path()))
         };
-        let tap = self.state().tap.clone();
         if let Some(tap) = tap {
             tap(parts.uri.path(), &bytes);
         }
-        let streaming = self.state().streaming.contains(parts.uri.path());
         self.travel(from, served.party).await?;
+        let mut request = Request::new(Body::new(Full::new(bytes.clone())));
+        *request.uri_mut() = parts.uri;
+        *request.method_mut() = parts.method;
+        *request.headers_mut() = parts.headers;
         if !streaming && self.strikes(|weather| weather.doubles) {
-            let again = served.clone();
-            let (request, pause) = (request(), self.inner.chance.millis(0..=500));
+            let mut twin = Request::new(Body::new(Full::new(bytes)));
+            *twin.uri_mut() = request.uri().clone();
+            *twin.method_mut() = request.method().clone();
+            *twin.headers_mut() = request.headers().clone();
+            let (again, pause) = (Arc::clone(&served), self.inner.chance.millis(0..=500));
             // Whoever repeats a call does so behind the caller's back: the first answer counts.
             drop(tokio::spawn(async move {
                 sleep(pause).await;
-                let _unheard = handle(again, request).await;
+                let _unheard = handle(again, twin).await;
             }));
         }
         // The server goes on when its caller has gone, unless it hears of that.
-        let handling = tokio::spawn(handle(served.clone(), request()));
+        let handling = tokio::spawn(handle(Arc::clone(&served), request));
         let abandon = Abandon { handle: handling.abort_handle(), heard: self.inner.chance.percent(50) };
         let answer = handling.await.map_err(|_| Status::unavailable("connection reset"))??;
         drop(abandon);
@@ -151,7 +154,7 @@ impl Wire {
         permille > 0 && self.inner.chance.permille(permille)
     }
 
-    fn carry_stream(&self, to: Party, served: Served, answer: Response<Body>) -> Response<Body> {
+    fn carry_stream(&self, to: Party, served: Arc<Served>, answer: Response<Body>) -> Response<Body> {
         let (parts, body) = answer.into_parts();
         let wire = self.clone();
         let frames = stream::unfold(Some((wire, served, body)), move |state| async move {
@@ -177,8 +180,10 @@ impl Wire {
 }
 
 /// Has the call handled, as long as the server lives.
-async fn handle(served: Served, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let Served { service, closed, .. } = served;
+async fn handle(served: Arc<Served>, request: Request<Body>) -> Result<Response<Body>, Status> {
+    let (service, closed) = (served.service.clone(), served.closed.clone());
+    // Whatever handles the call is held by the call alone: a server that is gone ends with its last handle.
+    drop(served);
     tokio::select! {
         biased;
         () = closed.cancelled() => Err(Status::unavailable("connection reset")),

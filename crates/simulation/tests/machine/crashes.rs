@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use quiesce_agent::process::signal::Signal;
 use quiesce_agent::process::{Exit, Identity};
 use quiesce_protocol::v1::hook_info::AppState;
 use quiesce_protocol::v1::stop_result::Outcome;
+use quiesce_runtime::machine::{Listener, Network, Socket};
 use quiesce_simulation::machine::temper::{Executable, Kinship, Offspring, OnTerm, Speech, Temper};
 use quiesce_simulation::machine::{Fate, Home, What};
 use tokio::time::sleep;
+use tonic::Code;
 
 use crate::story::{GRACE, Story, kill, told};
 
@@ -226,6 +229,49 @@ fn a_full_disk_is_not_asked_without_pause() {
         assert_eq!(ended.result.unwrap().outcome(), Outcome::Killed);
         assert_eq!(story.terms(), 0, "what is not written down is not done");
         drop(agent);
+    });
+}
+
+/// A network on which the scheduler is there.
+struct Plugged;
+
+impl Network for Plugged {
+    fn listen<'a>(&'a self, _: &'a str, _: Option<Duration>) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn connect<'a>(&'a self, _: &'a str, _: Option<Duration>) -> BoxFuture<'a, io::Result<Box<dyn Socket>>> {
+        Box::pin(async { Ok(Box::new(tokio::io::empty()) as Box<dyn Socket>) })
+    }
+}
+
+/// The refused one is still in memory when the next thing is written down: here, that the permission is given back.
+#[test]
+fn the_record_of_a_refused_shutdown_is_not_written_later() {
+    told(async {
+        let mut story = Story::new(1);
+        story.machine = story.machine.clone().on(Arc::new(Plugged));
+        let crash = (Duration::from_secs(9), Exit { code: Some(7), signal: None });
+        story.machine.set_temper(Temper { crashes: Some(crash), ..Temper::default() });
+        let agent = story.agent();
+        story.until_state(AppState::Running).await;
+        story.machine.set_fate(|write| {
+            let is_acceptance = write.content.is_some_and(|text| String::from_utf8_lossy(text).contains("refused-one"));
+            if is_acceptance { Fate::Refused(io::ErrorKind::StorageFull) } else { Fate::Durable }
+        });
+        let refused = story.shutdown_once("refused-one", 5, 1).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        story.machine.set_fate(|_| Fate::Durable);
+        let record = || String::from_utf8(story.machine.file("/state/hook.json").unwrap_or_default()).unwrap();
+        assert_eq!(agent.ended().await, Some(7));
+        assert!(record().contains("\"released\": 1"), "{}", record());
+        assert!(!record().contains("refused-one"), "{}", record());
+        story.machine.set_temper(Temper::default());
+        let agent = story.agent();
+        story.until_state(AppState::Running).await;
+        assert_eq!((story.epochs(), story.terms()), (vec![2], 0), "an epoch below that of the refused one is as good");
+        drop(agent);
+        story.check();
     });
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quiesce_operation::member::Run;
 use quiesce_operation::{EventKind, FailureStrategy, Policy, Reason, StateName};
 use quiesce_protocol::v1::stop_result::Outcome;
 use quiesce_protocol::v1::{Evidence, ShutdownPhase, ShutdownStatus, StopResult};
@@ -10,7 +11,8 @@ use quiesce_testkit::hook::{Act, Call, Script, ScriptedHook, stops};
 use quiesce_testkit::proxy::TcpProxy;
 use tonic::Code;
 
-use super::world::{SOURCE, World, count, hasty, hook};
+use super::world::{SOURCE, World, caller, count, hasty, hook};
+use crate::driver::Command;
 use crate::records::Connect;
 
 fn accepted() -> Act {
@@ -106,6 +108,26 @@ async fn a_refusal_fails_the_attempt_at_once() {
     ] {
         let hook = fails(vec![Act::Fail(code, reason)], Reason::HookRejected).await;
         assert_eq!(hook.shutdowns().len(), 1, "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_shutdown_is_not_stored_as_an_accepted_one() {
+    for reason in ["NOT_STOPPABLE", "EPOCH_STALE", "WRONG_INSTANCE"] {
+        let world = World::new().await;
+        let (_hook, listening) = hook(Script::of([vec![Act::Fail(Code::FailedPrecondition, reason)]])).await;
+        world.register("a", SOURCE, &listening).await;
+        let id = world.delete(hasty()).await;
+        let operation = world.degraded(&id, Reason::HookRejected).await;
+        let member = &operation.members()[0];
+        let shutdown = member.shutdown.as_ref().expect("it was called");
+        assert_eq!((&member.run, member.told, operation.point_of_no_return()), (&Run::Failed, false, None), "{reason}");
+        assert_eq!((shutdown.accepted, &shutdown.report, shutdown.heard), (None, &None, None), "{reason}");
+        let events = world.events().await;
+        assert!(events.iter().all(|event| event.kind != EventKind::Progress), "{reason}: {events:?}");
+        // Nobody was told to stop, so all of it can be taken back.
+        world.handle.command(&id, Command::Cancel(caller())).await.unwrap();
+        world.until_state(&id, StateName::Cancelled).await;
     }
 }
 

@@ -71,7 +71,7 @@ fn expected(world: &World, memory: &Memory, application: &str, home: &str) -> Op
     let deleted = |operation: &v1::Operation| {
         operation.kind() == v1::OperationKind::Delete && operation.state() == State::Succeeded
     };
-    let lives = !states().any(deleted);
+    let deletion = states().filter(|operation| deleted(operation)).map(|operation| since(operation.create_time)).max();
     // Who stands by and was registered behind the last migration was no part of it, and goes on standing by.
     let migrations = states()
         .filter(|operation| operation.kind() == v1::OperationKind::Migrate && operation.state() == State::Succeeded);
@@ -80,10 +80,12 @@ fn expected(world: &World, memory: &Memory, application: &str, home: &str) -> Op
         let name = format!("applications/{application}/instances/{}", role.name);
         let registered = memory.instances.iter().find(|instance| instance.name == name);
         let registered = registered.map(|instance| since(instance.create_time));
-        !role.standby || registered.is_none_or(|registered| last.is_none_or(|last| registered <= last))
+        // Who is registered behind a deletion begins the application anew.
+        deletion.is_none_or(|deletion| registered.is_some_and(|registered| registered > deletion))
+            && (!role.standby || registered.is_none_or(|registered| last.is_none_or(|last| registered <= last)))
     };
     let at_home = |role: &&Role| role.application == application && role.cluster == home && was_there(role);
-    let roles = world.plan.cast.iter().filter(|role| lives && at_home(role));
+    let roles = world.plan.cast.iter().filter(at_home);
     let mut names: Vec<_> = roles.map(|role| (role.cluster.to_owned(), role.name.to_owned())).collect();
     names.sort();
     Some(names)

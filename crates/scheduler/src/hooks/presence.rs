@@ -3,7 +3,6 @@
 //! One watcher for each registered instance. It asks regularly, and at once when there is a reason to: a registration,
 //! an attached connection, a connection that broke. Reports of a running shutdown count as signs of life as well.
 
-use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -171,7 +170,8 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
 async fn ask(hook: &Hook, places: &Semaphore) -> bool {
     // Never closed.
     let place = places.acquire().await;
-    let mut question = pin!(hook.info(ANSWER_TIMEOUT));
+    // On the heap: a hook is asked for moments and left alone for seconds, and a call in the making is large.
+    let mut question = Box::pin(hook.info(ANSWER_TIMEOUT));
     let answer = match timeout(PATIENCE, &mut question).await {
         Ok(answer) => answer,
         Err(_elapsed) => {

@@ -48,6 +48,10 @@ use tally::{Counted, Counts};
 /// Most hooks asked for a sign of life at the same time, slow ones aside: a thousand instances are gone through in seconds,
 /// and one burst of connections stays small.
 const SIGNS_OF_LIFE_MAX: usize = 64;
+/// The same for hooks that are asked only because it is time again. Each keeps its place for [`presence::SPACING`], which makes
+/// two thousand questions a second at most: with more than twenty thousand hooks each is asked less often, and what keeps the
+/// scheduler busy is operations.
+const SIGNS_OF_ROUTINE_MAX: usize = 64;
 /// The same for hooks that did not answer the last time. They have places of their own: any number of dead hooks leaves the
 /// others theirs.
 const SIGNS_OF_ABSENT_MAX: usize = 32;
@@ -72,6 +76,7 @@ struct Inner {
     tasks: Tasks,
     drain: drain::Watch,
     signs_of_life: Semaphore,
+    signs_of_routine: Semaphore,
     signs_of_absent: Semaphore,
     surplus: Surplus,
     counts: Counts,
@@ -132,13 +137,25 @@ impl Hooks {
         drain: drain::Watch,
     ) -> Self {
         let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
+        let signs_of_routine = Semaphore::new(SIGNS_OF_ROUTINE_MAX);
         let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
         let surplus = Surplus::new();
         let counts = Counts::default();
         let lines = Lines::new(dial);
-        let inner =
-            Inner { known, secrets, clock, lines, tasks, drain, signs_of_life, signs_of_absent, surplus, counts };
+        let inner = Inner {
+            known,
+            secrets,
+            clock,
+            lines,
+            tasks,
+            drain,
+            signs_of_life,
+            signs_of_routine,
+            signs_of_absent,
+            surplus,
+            counts,
+        };
         Self { inner: Arc::new(inner) }
     }
 

@@ -170,10 +170,10 @@ impl Scheduler {
         let data = directory.path().join("data");
         command.args(["scheduler", "--listen", listen, "--admin-listen", "off", "--data-dir"]).arg(data).args(flags);
         let mut running = Running::start(command, &directory.path().join("log"))?;
-        let resumed = running.says("operations resumed: ").await?;
-        let resumed = resumed.rsplit(' ').next().context("the number comes last")?.parse()?;
+        let line = running.says("operations resumed: ").await?;
+        let resumed = behind(&line, "operations resumed: ").parse()?;
         let line = running.says("scheduler listens on").await?;
-        let address = line.rsplit("://").next().and_then(|address| address.trim_end_matches(',').parse().ok());
+        let address = behind(&line, "://").parse().ok();
         Ok((running, address.with_context(|| format!("no address in {line:?}"))?, resumed))
     }
 
@@ -193,6 +193,12 @@ impl Scheduler {
         (self.running, self.resumed) = (running, resumed);
         Ok(())
     }
+}
+
+/// What a line says behind `words`, up to what no number and no address contains; whether the line is text or JSON.
+fn behind<'a>(line: &'a str, words: &str) -> &'a str {
+    let text = line.split_once(words).map_or("", |(_, behind)| behind);
+    text.split(|character: char| !matches!(character, '0'..='9' | '.' | ':')).next().unwrap_or_default()
 }
 
 /// Where files are made: on the disk under the build's directory, not in a file system in memory.

@@ -1,4 +1,4 @@
-//! How soon the end of a process is noticed: by the supervisor of the agent, and by nothing but a pidfd.
+//! How soon the end of a process is known: verified and in the journal of the agent, and by nothing but a pidfd.
 //!
 //! In a process of its own, since a supervisor takes in the orphans of the process it is in.
 
@@ -42,7 +42,7 @@ pub(crate) async fn measure(size: &Size) -> anyhow::Result<Vec<Row>> {
     let figures: Vec<f64> = line.trim_start_matches(NOTICED).split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let [ours_p50, ours_p99, bare_p50, bare_p99] = figures[..] else { anyhow::bail!("not four figures: {line}") };
     let row = |name: &str, ours, bare| {
-        Row::new(format!("agent, end of a process noticed, {name}"), Unit::Microseconds, ours)
+        Row::new(format!("agent, end of a process verified and in the journal, {name}"), Unit::Microseconds, ours)
             .beside("bare pidfd", bare)
             .note(format!("{} times", size.starts * ENDS))
     };

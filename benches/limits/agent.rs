@@ -41,7 +41,7 @@ fn agent(scheduler: &str, directory: &Path, flags: &[&str]) -> anyhow::Result<Ru
     let mut command = Command::new(program("quiesce-agent")?);
     command.args(["--application", APPLICATION, "--cluster", "here", "--instance", "one", "--scheduler", scheduler]);
     command.arg("--state-dir").arg(directory.join("state")).args(flags);
-    command.arg("--").arg(std::env::current_exe()?).arg("victim").env(victim::DIRECTORY, directory);
+    command.arg("--").arg(std::env::current_exe()?).arg("victim").envs(victim::environment(directory));
     Running::start(command, &directory.join("log"))
 }
 

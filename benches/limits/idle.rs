@@ -129,7 +129,7 @@ pub(crate) fn agent(scheduler: &Scheduler, application: &str, directory: &std::p
     let mut command = Command::new(program("quiesce-agent")?);
     command.args(["--application", application, "--cluster", "here", "--instance", "one", "--scheduler"]);
     command.arg(format!("http://{}", scheduler.address)).arg("--state-dir").arg(directory.join("state"));
-    command.arg("--").arg(std::env::current_exe()?).arg("victim").env(victim::DIRECTORY, directory);
+    command.arg("--").arg(std::env::current_exe()?).arg("victim").envs(victim::environment(directory));
     Running::start(command, &directory.join("log"))
 }
 
@@ -146,6 +146,6 @@ pub(crate) async fn until_started(directory: &std::path::Path) -> anyhow::Result
 /// The application without an agent.
 pub(crate) fn bare_victim(directory: &std::path::Path) -> anyhow::Result<Running> {
     let mut command = role(&["victim"])?;
-    command.env(victim::DIRECTORY, directory);
+    command.envs(victim::environment(directory));
     Running::start(command, &directory.join("log"))
 }

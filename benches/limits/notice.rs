@@ -35,7 +35,7 @@ pub(crate) async fn measure(size: &Size) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir_in(disk_directory())?;
     let words = ["notice", &directory.path().display().to_string(), &(size.starts * ENDS).to_string()];
     let mut command = role(&words)?;
-    command.env(victim::DIRECTORY, directory.path()).env(victim::LIVES, LIVES);
+    command.envs(victim::environment(directory.path())).env(victim::LIVES, LIVES);
     let log = directory.path().join("log");
     let mut running = Running::start(command, &log)?;
     let line = running.says(NOTICED).await?;

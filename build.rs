@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(cfg!(feature = "client"))
         .build_server(cfg!(feature = "server"))
+        .codec_path("crate::codec::Codec")
         .skip_debug(secretive.iter().map(|message| format!(".{PACKAGE}.{}", message.name())))
         .compile_fds(descriptors)?;
     Ok(())

@@ -52,6 +52,11 @@ scheduler-conformance *ARGS:
 doc:
     RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -D rustdoc::private_intra_doc_links" cargo doc --no-deps
 
+# How fast and how small it is, beside the limits that apply: `just bench`, `just bench --only durable --json FILE`; see
+# docs/performance.md.
+bench *ARGS:
+    benches/run {{ ARGS }}
+
 # Licences, bans, sources, advisories. Needs cargo-deny.
 deny:
     cargo deny --workspace --all-features check

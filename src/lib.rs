@@ -3,6 +3,9 @@
 //! The specification is the text of `proto/quiesce/v1/*.proto`; this crate adds no behaviour. Feature `client` adds the
 //! generated clients, `server` the generated server traits; with neither the crate holds the messages only.
 
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod codec;
+
 /// Package `quiesce.v1`.
 #[allow(
     missing_docs,

@@ -33,6 +33,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("quiesce-cli", &["quiesce-agent", "quiesce-demo", "quiesce-protocol", "quiesce-runtime", "quiesce-scheduler"]),
     // Calls the functions of bytes that these two keep behind their feature `fuzzing`.
     ("quiesce-fuzz", &["quiesce-agent", "quiesce-scheduler"]),
+    // Its library knows figures alone; its programs measure what everybody else made.
+    ("quiesce-benches", &[]),
     // Runs all of it on simulated hosts; nothing depends on it.
     (
         "quiesce-simulation",

@@ -22,6 +22,11 @@ use clap::Parser as _;
 
 use crate::commands::Surroundings;
 
+/// A fifth of the scheduler's time went into the allocator of glibc, and that of musl, which a static binary would have, is
+/// slower by several times. See docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, error_span};
+use tracing::{Instrument, debug_span, error};
 
 /// After aborting, a task ends at its next await point; one that has none for this long is stuck in a computation,
 /// and waiting longer would not help.
@@ -42,7 +42,8 @@ impl Tasks {
         Self::default()
     }
 
-    /// Runs `work` as a task of the current runtime under `name`, in a span that carries the name.
+    /// Runs `work` as a task of the current runtime under `name`, in a span that carries the name when somebody looks closely
+    /// enough to want it: thousands of tasks wait at any time, and a span for each costs more than most of them.
     ///
     /// The task runs on when the returned [`Task`] is dropped: it stays owned here.
     ///
@@ -53,8 +54,9 @@ impl Tasks {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let name = name.into();
-        let span = error_span!("task", task.name = %name);
+        let name = Arc::<str>::from(name.into());
+        let span = debug_span!("task", task.name = %name);
+        let panicked = Arc::clone(&name);
         let entry = Running::enter(&self.running, name);
         let id = entry.id;
         let handle = tokio::spawn(
@@ -62,7 +64,10 @@ impl Tasks {
                 async move {
                     let outcome = AssertUnwindSafe(work).catch_unwind().await;
                     drop(entry);
-                    outcome.map_err(|panic| error!(panic = message(panic.as_ref()), "task panicked")).ok()
+                    let tell = |panic: Box<dyn Any + Send>| {
+                        error!(task.name = %panicked, panic = message(panic.as_ref()), "task panicked");
+                    };
+                    outcome.map_err(tell).ok()
                 }
                 .instrument(span),
             ),
@@ -136,11 +141,11 @@ struct Running {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    entries: BTreeMap<u64, (String, Option<AbortHandle>)>,
+    entries: BTreeMap<u64, (Arc<str>, Option<AbortHandle>)>,
 }
 
 impl Running {
-    fn enter(running: &Arc<Self>, name: String) -> Entry {
+    fn enter(running: &Arc<Self>, name: Arc<str>) -> Entry {
         let mut state = running.lock();
         let id = state.next_id;
         state.next_id += 1;
@@ -159,7 +164,7 @@ impl Running {
     fn abort_all(&self) -> Vec<String> {
         let mut names = Vec::new();
         for (name, handle) in self.lock().entries.values() {
-            names.push(name.clone());
+            names.push(name.to_string());
             if let Some(handle) = handle {
                 handle.abort();
             }

@@ -313,10 +313,10 @@ impl Handle {
             return;
         }
         let place = Place { context: Arc::clone(&self.context), id: id.clone() };
-        let actor = Actor::new(Arc::clone(&self.context), stored, outlet, mailbox);
+        let life = Box::pin(Actor::new(Arc::clone(&self.context), stored, outlet, mailbox).run(entry));
         self.context.tasks.spawn(format!("operation {id}"), async move {
             let _place = place;
-            Box::pin(actor.run(entry)).await;
+            life.await;
         });
     }
 

@@ -1,12 +1,13 @@
 //! Hooks: how they are reached, what they say, whether they live.
 //!
-//! Owns at most one connection for each instance, dialled or attached, and the knowledge whether the hook answers. It
-//! does not decide what an answer means for an operation, and stores nothing: after a restart every registered instance
-//! is handed in again by [`Hooks::registered`].
+//! Owns at most one connection for each instance, attached or dialled, which instances at the same address share; and the
+//! knowledge whether the hook answers. It does not decide what an answer means for an operation, and stores nothing: after a
+//! restart every registered instance is handed in again by [`Hooks::registered`].
 
 pub(crate) mod call;
 mod connection;
 mod dialler;
+mod lines;
 mod presence;
 mod reading;
 pub(crate) mod report;
@@ -37,6 +38,7 @@ pub(crate) use connection::SILENCE_MAX;
 use connection::{Connection, reverse};
 pub use connection::{Dial, HookChannel};
 pub(crate) use dialler::Dialler;
+use lines::{Lines, OnEnd};
 pub use presence::{HookInfo, HookState, Presence};
 pub(crate) use reading::Reading;
 use reading::Surplus;
@@ -46,6 +48,10 @@ use tally::{Counted, Counts};
 /// Most hooks asked for a sign of life at the same time, slow ones aside: a thousand instances are gone through in seconds,
 /// and one burst of connections stays small.
 const SIGNS_OF_LIFE_MAX: usize = 64;
+/// The same for hooks that are asked only because it is time again. Each keeps its place for [`presence::SPACING`], which makes
+/// two thousand questions a second at most: with more than twenty thousand hooks each is asked less often, and what keeps the
+/// scheduler busy is operations.
+const SIGNS_OF_ROUTINE_MAX: usize = 64;
 /// The same for hooks that did not answer the last time. They have places of their own: any number of dead hooks leaves the
 /// others theirs.
 const SIGNS_OF_ABSENT_MAX: usize = 32;
@@ -66,10 +72,11 @@ struct Inner {
     known: watch::Sender<BTreeMap<Name, Arc<Hook>>>,
     secrets: Arc<Secrets>,
     clock: Arc<dyn Clock>,
-    dial: Arc<dyn Dial>,
+    lines: Lines,
     tasks: Tasks,
     drain: drain::Watch,
     signs_of_life: Semaphore,
+    signs_of_routine: Semaphore,
     signs_of_absent: Semaphore,
     surplus: Surplus,
     counts: Counts,
@@ -89,7 +96,7 @@ pub(crate) struct Hook {
     /// It was registered since it was last asked: a sign of life is to be expected.
     comes: AtomicBool,
     clock: Arc<dyn Clock>,
-    dial: Arc<dyn Dial>,
+    lines: Lines,
     surplus: Surplus,
     counted: Counted,
     forgotten: CancellationToken,
@@ -130,12 +137,25 @@ impl Hooks {
         drain: drain::Watch,
     ) -> Self {
         let signs_of_life = Semaphore::new(SIGNS_OF_LIFE_MAX);
+        let signs_of_routine = Semaphore::new(SIGNS_OF_ROUTINE_MAX);
         let signs_of_absent = Semaphore::new(SIGNS_OF_ABSENT_MAX);
         let known = watch::Sender::new(BTreeMap::new());
         let surplus = Surplus::new();
         let counts = Counts::default();
-        let inner =
-            Inner { known, secrets, clock, dial, tasks, drain, signs_of_life, signs_of_absent, surplus, counts };
+        let lines = Lines::new(dial);
+        let inner = Inner {
+            known,
+            secrets,
+            clock,
+            lines,
+            tasks,
+            drain,
+            signs_of_life,
+            signs_of_routine,
+            signs_of_absent,
+            surplus,
+            counts,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -157,7 +177,7 @@ impl Hooks {
             look: Arc::new(Notify::new()),
             comes: AtomicBool::new(true),
             clock: Arc::clone(&self.inner.clock),
-            dial: Arc::clone(&self.inner.dial),
+            lines: self.inner.lines.clone(),
             surplus: self.inner.surplus.clone(),
             counted: self.inner.counts.join(),
             forgotten: CancellationToken::new(),
@@ -381,7 +401,7 @@ impl Hook {
             }
             link.close();
             *link = match connect {
-                Connect::Listen { endpoint } => self.dialled(endpoint.clone()),
+                Connect::Listen { endpoint } => self.dialled(endpoint.clone(), Lines::join),
                 Connect::DialIn => Link::Detached,
             };
             true
@@ -389,11 +409,11 @@ impl Hook {
     }
 
     /// A stream has been silent for too long, which may be a dead connection that nobody has noticed: a dialled one is
-    /// given up and made anew. An attached one cannot be made from here.
+    /// given up and made anew, for this hook alone. An attached one cannot be made from here.
     pub(crate) fn redial(&self) {
         self.link.send_if_modified(|link| {
             let Link::Listening { endpoint, .. } = &*link else { return false };
-            let fresh = self.dialled(endpoint.clone());
+            let fresh = self.dialled(endpoint.clone(), Lines::alone);
             link.close();
             *link = fresh;
             true
@@ -411,9 +431,9 @@ impl Hook {
         });
     }
 
-    fn dialled(&self, endpoint: String) -> Link {
+    fn dialled(&self, endpoint: String, take: fn(&Lines, &str, CancellationToken, OnEnd) -> HookChannel) -> Link {
         let (look, closed) = (Arc::clone(&self.look), CancellationToken::new());
-        let channel = self.dial.dial(&endpoint, closed.clone(), Arc::new(move || look.notify_one()));
+        let channel = take(&self.lines, &endpoint, closed.clone(), Arc::new(move || look.notify_one()));
         Link::Listening { endpoint, connection: Connection { channel, closed } }
     }
 

@@ -31,9 +31,10 @@ mod room;
 #[cfg(test)]
 mod simulated_disk;
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc as blocking};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError, mpsc as blocking};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -63,6 +64,10 @@ const QUEUE_MAX: usize = 1024;
 /// Most bytes of batches that wait for the committer, so that a thousand of the largest cannot fill the memory; four of
 /// the largest batches. When it is full, commit waits.
 const QUEUE_BYTES_MAX: u32 = 16 << 20;
+
+/// Entries that a scan reads where it is asked for; with more it goes on on a blocking thread. Enough for the instances of most
+/// applications and for the events of one group of commits, and read in some tens of microseconds.
+const READ_HERE_MAX: usize = 64;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -101,7 +106,9 @@ impl Options {
 
 /// A store in a directory of its own. One process at a time; see the [module](self) for what happens on failure.
 ///
-/// Reads need a tokio runtime around them: they run on its blocking threads.
+/// Single entries and short pages are read where they are asked for. They are in memory but for rare exceptions (opening the
+/// store has read the whole file), and to hand over to another thread costs more than all the rest of a transition. Longer
+/// reads run on blocking threads of the tokio runtime that has to be around them.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     /// Gone once the store is closing, which ends the committer when it has done what is queued.
@@ -132,6 +139,15 @@ impl Engine {
     /// Runs `work` on the database, unless it is being opened again.
     fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Option<T> {
         self.database.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(work)
+    }
+
+    /// The same, unless that would have to wait.
+    fn try_with<T>(&self, work: impl FnOnce(&Database) -> T) -> Option<T> {
+        match self.database.try_read() {
+            Ok(database) => database.as_ref().map(work),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().as_ref().map(work),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Takes the database away, once the reads under way have ended, or puts one in place.
@@ -241,7 +257,14 @@ impl EmbeddedStore {
         outcome.await.map_err(|_| CommitError::Closed)?
     }
 
-    /// Runs a read on a blocking thread: it may have to wait for the disk.
+    /// Runs a short read where it is asked for; none if the engine is not to be had at once.
+    fn read_here<T>(&self, read: impl FnOnce(&Database) -> Result<T, ReadFailure>) -> Option<Result<T, ReadError>> {
+        let engine = self.engine.as_ref()?;
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| engine.try_with(read)));
+        outcome.map_or_else(|_panic| Some(Err(panicked())), |found| found.map(|found| self.told(found)))
+    }
+
+    /// Runs a read on a blocking thread: it may take long.
     async fn read<T, F>(&self, read: F) -> Result<T, ReadError>
     where
         T: Send + 'static,
@@ -250,14 +273,18 @@ impl EmbeddedStore {
         let engine = Arc::clone(self.engine.as_ref().ok_or(ReadError::Closed)?);
         match tokio::task::spawn_blocking(move || engine.with(read)).await {
             Ok(None) => Err(ReadError::Unavailable),
-            Ok(Some(Ok(found))) => Ok(found),
-            Ok(Some(Err(failure))) => {
-                self.nudge();
-                Err(failure.into())
-            }
+            Ok(Some(found)) => self.told(found),
             Err(lost) if lost.is_cancelled() => Err(ReadError::Closed),
-            Err(panicked) => Err(ReadError::Engine { source: EngineError::new(panicked) }),
+            Err(_panicked) => Err(panicked()),
         }
+    }
+
+    /// What the caller hears; the committer hears of a failure as well.
+    fn told<T>(&self, found: Result<T, ReadFailure>) -> Result<T, ReadError> {
+        found.map_err(|failure| {
+            self.nudge();
+            failure.into()
+        })
     }
 
     /// Has the committer look at the engine, which may refuse everything since a read failed: with a batch that changes
@@ -289,31 +316,24 @@ impl Store for EmbeddedStore {
     }
 
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Entry>, ReadError>> {
-        Box::pin(self.read(move |database| {
-            let records = database.begin_read()?.open_table(RECORDS)?;
-            let Some(stored) = records.get(key.as_bytes())? else { return Ok(None) };
-            let (revision, value) = stored.value();
-            Ok(Some(Entry { value: Bytes::copy_from_slice(value), revision: Revision::new(revision), key }))
-        }))
+        Box::pin(async move {
+            match self.read_here(|database| entry(database, &key)) {
+                Some(found) => found,
+                None => self.read(move |database| entry(database, &key)).await,
+            }
+        })
     }
 
     fn scan(&self, scan: Scan) -> BoxFuture<'_, Result<Vec<Entry>, ReadError>> {
-        Box::pin(self.read(move |database| {
-            let Some((start, end)) = scan.bounds() else { return Ok(Vec::new()) };
-            let bounds = (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice));
-            let records = database.begin_read()?.open_table(RECORDS)?;
-            let mut range = records.range::<&[u8]>(bounds)?;
-            let mut page = Vec::new();
-            while page.len() < scan.page_max() {
-                let Some(next) = (if scan.reverse { range.next_back() } else { range.next() }) else { break };
-                let (key, stored) = next?;
-                let key = Key::from_bytes(Bytes::copy_from_slice(key.value()))
-                    .ok_or(ReadFailure::Damaged("a key that no space makes"))?;
-                let (revision, value) = stored.value();
-                page.push(Entry { key, value: Bytes::copy_from_slice(value), revision: Revision::new(revision) });
+        Box::pin(async move {
+            let most = scan.page_max();
+            match self.read_here(|database| page(database, &scan, most.min(READ_HERE_MAX))) {
+                Some(Ok(page)) if page.len() == READ_HERE_MAX && page.len() < most => {}
+                Some(found) => return found,
+                None => {}
             }
-            Ok(page)
-        }))
+            self.read(move |database| page(database, &scan, most)).await
+        })
     }
 
     fn durable(&self) -> watch::Receiver<Revision> {
@@ -339,6 +359,34 @@ impl Store for EmbeddedStore {
             }
         })
     }
+}
+
+fn entry(database: &Database, key: &Key) -> Result<Option<Entry>, ReadFailure> {
+    let records = database.begin_read()?.open_table(RECORDS)?;
+    let Some(stored) = records.get(key.as_bytes())? else { return Ok(None) };
+    let (revision, value) = stored.value();
+    Ok(Some(Entry { value: Bytes::copy_from_slice(value), revision: Revision::new(revision), key: key.clone() }))
+}
+
+fn page(database: &Database, scan: &Scan, most: usize) -> Result<Vec<Entry>, ReadFailure> {
+    let Some((start, end)) = scan.bounds() else { return Ok(Vec::new()) };
+    let bounds = (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice));
+    let records = database.begin_read()?.open_table(RECORDS)?;
+    let mut range = records.range::<&[u8]>(bounds)?;
+    let mut page = Vec::new();
+    while page.len() < most {
+        let Some(next) = (if scan.reverse { range.next_back() } else { range.next() }) else { break };
+        let (key, stored) = next?;
+        let key = Key::from_bytes(Bytes::copy_from_slice(key.value()))
+            .ok_or(ReadFailure::Damaged("a key that no space makes"))?;
+        let (revision, value) = stored.value();
+        page.push(Entry { key, value: Bytes::copy_from_slice(value), revision: Revision::new(revision) });
+    }
+    Ok(page)
+}
+
+fn panicked() -> ReadError {
+    ReadError::Engine { source: EngineError::new(std::io::Error::other("the storage engine panicked in a read")) }
 }
 
 /// What can happen inside a read, before it is known to the caller.

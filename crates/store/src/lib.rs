@@ -85,7 +85,8 @@ pub struct Committed {
 
 /// A durable, ordered map with preconditions and revisions.
 ///
-/// Object safe: it is used as `Arc<dyn Store>`. The futures do no blocking work on the thread that polls them.
+/// Object safe: it is used as `Arc<dyn Store>`. The thread that polls the futures is kept busy by no more than a short read
+/// of what is nearly always in memory.
 pub trait Store: Send + Sync + 'static {
     /// Applies all of `batch` or nothing of it, and resolves when that is durable.
     ///

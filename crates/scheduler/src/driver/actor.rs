@@ -31,10 +31,10 @@ use crate::records::{self, LoadError, OperationRecord};
 const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(100);
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// What reaches an operation's task.
+/// What reaches an operation's task. Small, since a mailbox has room for dozens from the start: what is large is boxed.
 pub(super) enum Message {
     /// An answer of a hook. Dropping `_handled` says that it has been dealt with.
-    Input { input: Input, _handled: oneshot::Sender<()> },
+    Input { input: Box<Input>, _handled: oneshot::Sender<()> },
     /// A person's command.
     Command { command: Box<Command>, answer: oneshot::Sender<Result<Snapshot, CommandError>> },
     /// A result that came beside the stream; its token has been checked.
@@ -129,24 +129,25 @@ impl Actor {
         }
     }
 
+    /// Steps are on the heap while they are taken: most of its life an operation waits, and then only the wait is to be kept.
     async fn live(&mut self, entry: Entry) -> Result<(), Stop> {
         if entry == Entry::Recovered {
-            self.recover().await?;
+            Box::pin(self.recover()).await?;
         }
         let mut message_last = false;
         loop {
             if self.operation.is_done() {
-                return self.dismiss().await;
+                return Box::pin(self.dismiss()).await;
             }
             if self.operation.state() == StateName::Pending {
-                self.handle(Input::Begin).await?;
+                Box::pin(self.handle(Input::Begin)).await?;
                 continue;
             }
             let deadline = self.operation.next_deadline();
             // Reports before deadlines: what arrived in time counts. But no flood of reports holds up a deadline.
             if message_last && deadline.is_some_and(|deadline| deadline <= self.now()) {
                 message_last = false;
-                self.handle_deadline().await?;
+                Box::pin(self.handle_deadline()).await?;
                 continue;
             }
             let clock = Arc::clone(&self.context.clock);
@@ -161,9 +162,9 @@ impl Actor {
                 () = self.context.drain.signaled() => return Err(Stop::Draining),
                 Some(message) = self.mailbox.recv() => {
                     message_last = true;
-                    self.take(message).await?;
+                    Box::pin(self.take(message)).await?;
                 }
-                () = due => self.handle_deadline().await?,
+                () = due => Box::pin(self.handle_deadline()).await?,
             }
         }
     }
@@ -206,7 +207,7 @@ impl Actor {
 
     async fn take(&mut self, message: Message) -> Result<(), Stop> {
         match message {
-            Message::Input { input, _handled } => self.handle(input).await,
+            Message::Input { input, _handled } => self.handle(*input).await,
             // Nobody waits for the answer any more, and has been told so: better not to do it behind their back.
             Message::Command { answer, .. } if answer.is_closed() => Ok(()),
             Message::Command { command, answer } => {

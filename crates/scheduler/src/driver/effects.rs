@@ -13,6 +13,7 @@ use quiesce_operation::report::{CallError, CallErrorClass};
 use quiesce_operation::{Disposition, Effect, Input, InstanceId, Operation};
 use quiesce_protocol::v1;
 use quiesce_runtime::tasks::Task;
+use tonic::Streaming;
 use tracing::debug;
 
 use super::Context;
@@ -264,23 +265,27 @@ struct Stop {
 impl Stop {
     async fn run(self, hook: Reached, limits: Limits, outlet: &Outlet) -> Result<(), Ended> {
         let hook = hook.map_err(Ended::Call)?;
+        // On the heap for as long as it takes: the stream that follows may go on for hours.
+        let stream = Box::pin(self.open(&hook, limits)).await.map_err(Ended::Call)?;
+        let Self { request: v1::ShutdownRequest { shutdown_id, .. }, instance, attempt, token, .. } = self;
+        let read = |message| read_stop(message, &shutdown_id, &token);
+        let input = |report| Input::StopReported { instance: instance.clone(), attempt, report };
+        relay(&hook, stream, outlet, read, input).await
+    }
+
+    async fn open(&self, hook: &Hook, limits: Limits) -> Result<Streaming<v1::ShutdownResponse>, CallError> {
         if self.redial {
             hook.redial();
         }
-        let mut client = hook.client(limits.connect).await.map_err(Ended::Call)?;
+        let mut client = hook.client(limits.connect).await?;
         if self.ask_first {
             let request = v1::GetShutdownRequest { shutdown_id: self.request.shutdown_id.clone() };
             match client.status(request, limits.answer).await {
-                Err(error) if error.class != CallErrorClass::Unimplemented => return Err(Ended::Call(error)),
+                Err(error) if error.class != CallErrorClass::Unimplemented => return Err(error),
                 Ok(_) | Err(_) => {}
             }
         }
-        let id = self.request.shutdown_id.clone();
-        let stream = client.shutdown(self.request, limits.answer).await.map_err(Ended::Call)?;
-        let (instance, attempt, token) = (self.instance, self.attempt, self.token);
-        let read = |message| read_stop(message, &id, &token);
-        let input = |report| Input::StopReported { instance: instance.clone(), attempt, report };
-        relay(&hook, stream, outlet, read, input).await
+        client.shutdown(self.request.clone(), limits.answer).await
     }
 }
 
@@ -293,9 +298,9 @@ async fn run_start(
     outlet: &Outlet,
 ) -> Result<(), Ended> {
     let hook = hook.map_err(Ended::Call)?;
-    let mut client = hook.client(limits.connect).await.map_err(Ended::Call)?;
     let wanted = request.epoch;
-    let stream = client.start(request, limits.answer).await.map_err(Ended::Call)?;
+    let stream = Box::pin(async { hook.client(limits.connect).await?.start(request, limits.answer).await });
+    let stream = stream.await.map_err(Ended::Call)?;
     let read = |message| read_start(message, wanted);
     let input = |report| Input::StartReported { instance: instance.clone(), epoch, report };
     relay(&hook, stream, outlet, read, input).await

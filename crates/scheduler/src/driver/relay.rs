@@ -33,7 +33,7 @@ impl Outlet {
     /// Hands in `input`; the answer resolves when it has been handled.
     pub(super) async fn offer(&self, input: Input) -> Result<Handled, Closed> {
         let (handled, wait) = oneshot::channel();
-        self.0.send(Message::Input { input, _handled: handled }).await.map_err(|_closed| Closed)?;
+        self.0.send(Message::Input { input: Box::new(input), _handled: handled }).await.map_err(|_closed| Closed)?;
         Ok(wait)
     }
 
@@ -120,7 +120,7 @@ pub(super) async fn relay<M, R: Report>(
         };
         hook.heard(None);
         let last = report.is_last();
-        line.push(report).await?;
+        Box::pin(line.push(report)).await?;
         if last {
             hook.look();
             line.flush().await?;

@@ -3,14 +3,13 @@
 //! One watcher for each registered instance. It asks regularly, and at once when there is a reason to: a registration,
 //! an attached connection, a connection that broke. Reports of a running shutdown count as signs of life as well.
 
-use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use quiesce_operation::Moment;
 use quiesce_operation::report::{AppState, CallErrorClass, Capabilities};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::{Hook, Inner};
@@ -38,6 +37,9 @@ const UNANSWERED_MAX: u32 = 2;
 /// Shortest time between two questions, whatever the reasons: a connection that breaks as soon as it stands must not
 /// become a loop.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
+
+/// How long a question that is asked only because it is time again keeps its place.
+pub(super) const SPACING: Duration = Duration::from_millis(32);
 
 /// What the scheduler knows of the hook of an instance.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -119,6 +121,8 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
     let mut eager = EAGER_QUESTIONS;
     let mut welcome = 0;
     let mut unanswered = 0;
+    // Whether there is nothing to ask for but that it is time again.
+    let mut routine = false;
     while !hook.forgotten.is_cancelled() {
         {
             let Some(inner) = inner.upgrade() else { return };
@@ -127,7 +131,12 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             let comes = hook.comes.swap(false, Ordering::Relaxed);
             welcome = if comes { QUESTIONS_OF_WELCOME } else { welcome };
             let absent = hook.presence.borrow().state == HookState::Unreachable;
-            let places = if absent && !comes { &inner.signs_of_absent } else { &inner.signs_of_life };
+            let places = match (absent, comes) {
+                (_, true) => &inner.signs_of_life,
+                (true, false) => &inner.signs_of_absent,
+                (false, false) if routine => &inner.signs_of_routine,
+                (false, false) => &inner.signs_of_life,
+            };
             if hook.is_detached() {
                 hook.missed("the agent has not dialled in");
             } else {
@@ -135,7 +144,18 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
                 let answered = tokio::select! {
                     biased;
                     () = hook.forgotten.cancelled() => return,
-                    answered = ask(&hook, places) => answered,
+                    // There is more than routine to it now.
+                    () = hook.look.notified(), if routine => {
+                        (routine, eager) = (false, EAGER_QUESTIONS);
+                        continue;
+                    }
+                    (answered, place) = ask(&hook, places) => {
+                        if routine {
+                            tokio::time::sleep(SPACING).await;
+                        }
+                        drop(place);
+                        answered
+                    }
                 };
                 unanswered = if answered || !hook.is_attached() { 0 } else { unanswered + 1 };
                 if unanswered >= UNANSWERED_MAX {
@@ -159,7 +179,8 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
             biased;
             () = hook.forgotten.cancelled() => return,
             due = timeout(pause, hook.look.notified()) => {
-                if due.is_ok() {
+                routine = due.is_err();
+                if !routine {
                     eager = EAGER_QUESTIONS;
                 }
             }
@@ -167,17 +188,19 @@ pub(super) async fn watch(inner: Weak<Inner>, hook: Arc<Hook>) {
     }
 }
 
-/// Asks for a sign of life when there is a place. What comes of it is written down by the call itself.
-async fn ask(hook: &Hook, places: &Semaphore) -> bool {
+/// Asks for a sign of life when there is a place. What comes of it is written down by the call itself. Returns the place, if
+/// the question still has it.
+async fn ask<'a>(hook: &Hook, places: &'a Semaphore) -> (bool, Option<SemaphorePermit<'a>>) {
     // Never closed.
-    let place = places.acquire().await;
-    let mut question = pin!(hook.info(ANSWER_TIMEOUT));
-    let answer = match timeout(PATIENCE, &mut question).await {
-        Ok(answer) => answer,
+    let place = places.acquire().await.ok();
+    // On the heap: a hook is asked for moments and left alone for seconds, and a call in the making is large.
+    let mut question = Box::pin(hook.info(ANSWER_TIMEOUT));
+    let (answer, place) = match timeout(PATIENCE, &mut question).await {
+        Ok(answer) => (answer, place),
         Err(_elapsed) => {
             drop(place);
-            question.await
+            (question.await, None)
         }
     };
-    !answer.is_err_and(|error| error.class == CallErrorClass::Lost)
+    (!answer.is_err_and(|error| error.class == CallErrorClass::Lost), place)
 }

@@ -59,11 +59,26 @@ fn five_minutes(pages: &mut Pages, shell: &mut Shell) {
     let token = events.split("\"resumeToken\":").nth(1).and_then(|rest| rest.split('"').nth(1)).expect("a token");
     shell.interrupted(&pages.take("quiesce watch --since TOKEN").replace("TOKEN", token));
 
+    says(&shell.fails(&pages.take("quiesce top")), "quiesce watch -o json");
+    for _page in ["README.md", "docs/operations.md"] {
+        says(&shell.does(&pages.take("quiesce doctor")), "it could be moved to a now");
+    }
+    shell.does("mkdir -p /tmp/tour/pages");
+    for script in ["quiesce completions bash > /etc", "quiesce completions bash --program quiesce-agent > /etc"] {
+        shell.does(&pages.take(script).replace("/etc/bash_completion.d", "/tmp/tour/pages"));
+    }
+    shell.does(&pages.take("quiesce man /usr/local").replace("/usr/local/share/man", "/tmp/tour/pages"));
+
     grpcurl(pages, shell);
     let answer = shell.does(&pages.take("printf 'QUIESCE/1 ATTACH not-a-token"));
     assert!(answer.contains("QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID"), "{answer}");
     let backup = pages.take("quiesce store backup /backups/2026-11-26.quiesce");
     shell.does(&format!("mkdir backups; {}", here(&backup)));
+
+    // shop is known, and nobody stands beside it.
+    let found = shell.fails(&pages.take("quiesce doctor db shop -o json"));
+    says(&found, "it has no instance");
+    says(&found, "quiesce delete shop --force");
 
     let deleted = shell.does(&pages.take("quiesce delete db"));
     assert!(deleted.contains("SUCCEEDED"), "{deleted}");

@@ -202,7 +202,8 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
         "rm -r /var/lib/quiesce/*; export QUIESCE_SCHEDULER=http://127.0.0.1:7600; unset QUIESCE_CA QUIESCE_TOKEN_FILE",
     );
     shell.starts(&web, "quiesce get clusters");
-    shell.does("kill %1; wait %1");
+    // Which number it has depends on what still runs.
+    shell.does("kill %?web-origins; wait %?web-origins");
     shell.starts(&pages.take("quiesce scheduler --web-page"), "quiesce get clusters");
     let krake = pages.take("quiesce agent --application shop --cluster edge-1 --stop-url");
     shell.does(&krake.replace("/start.sh", "sleep 1000 >krake.log 2>&1 &"));

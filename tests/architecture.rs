@@ -86,9 +86,14 @@ const EXCLUSIVE: &[(&str, &[&str], &str)] = &[
     ("x509-parser", &["quiesce-runtime"], "runtime::tls is the one place where certificates are read"),
     (
         "clap",
-        &["quiesce-agent", "quiesce-cli", "quiesce-conformance", "quiesce-scheduler"],
+        // The testkit parses the examples in the help of the others.
+        &["quiesce-agent", "quiesce-cli", "quiesce-conformance", "quiesce-scheduler", "quiesce-testkit"],
         "only what has flags of its own parses any",
     ),
+    ("clap_complete", &["quiesce-cli"], "the small programs do not carry what installers need once"),
+    ("clap_mangen", &["quiesce-cli"], "the small programs do not carry what installers need once"),
+    ("ratatui", &["quiesce-cli"], "the full screen belongs to quiesce top"),
+    ("crossterm", &["quiesce-cli"], "the full screen belongs to quiesce top"),
     ("libfuzzer-sys", &["quiesce-fuzz"], "everything else is built without a C++ compiler"),
     ("kube", &["quiesce-kubernetes"], "only the placement driver knows Kubernetes"),
     ("s3s", &["quiesce-demo"], "S3 stays out of production binaries"),

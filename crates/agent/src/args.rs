@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Parser};
 use quiesce_protocol::v1;
 use quiesce_runtime::duration;
 use quiesce_runtime::telemetry::{Format, Telemetry};
@@ -124,6 +124,22 @@ pub struct AgentArgs {
     /// The application and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+const EXAMPLES: &str = "Examples:
+  quiesce-agent --application db --cluster a -- redis-server --port 7001
+  quiesce-agent --application db --cluster b --standby -- redis-server --port 7002
+  quiesce-agent --application db --cluster a --stop-signal SIGINT:10s,SIGTERM -- ./server
+
+The command `quiesce agent` is the same.";
+
+/// The command line of the program `quiesce-agent`.
+#[derive(Debug, Parser)]
+#[command(name = "quiesce-agent", version, about, long_about = None, after_help = EXAMPLES)]
+pub struct Program {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "its own docs would become the description of the command")]
+    pub agent: AgentArgs,
 }
 
 /// Everything an agent has to know, valid; but not how it and its scheduler reach each other.
@@ -297,8 +313,6 @@ fn is_label(key: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
     #[derive(Debug, Parser)]

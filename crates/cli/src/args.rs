@@ -3,6 +3,8 @@
 //! Owns names, defaults and help texts. It reads no environment and talks to nobody; what a command does stands in
 //! [`crate::commands`].
 
+mod doctor;
+mod examples;
 mod pki;
 mod store;
 mod token;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quiesce_runtime::duration;
 
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use pki::{PkiArgs, PkiCommand, PkiInitArgs, PkiIssueArgs, PkiShowArgs};
 pub(crate) use store::{BackupArgs, CheckArgs, RestoreArgs, StoreArgs, StoreCommand};
 pub(crate) use token::{TokenArgs, TokenCommand, TokenCreateArgs, TokenRevokeArgs, TokenRole};
@@ -20,16 +23,9 @@ pub(crate) use token::{TokenArgs, TokenCommand, TokenCreateArgs, TokenRevokeArgs
 /// Where the scheduler answers when nobody says otherwise.
 pub(crate) const DEFAULT_SCHEDULER: &str = "http://127.0.0.1:7600";
 
-const EXIT_CODES: &str = "Exit codes:
-  0  done as asked
-  1  error
-  2  wrong usage
-  3  the operation ended another way: DEGRADED, ROLLED_BACK, CANCELLED, ABANDONED
-  4  waited too long; the operation goes on";
-
 /// Stops stateful applications safely before they are moved or deleted, and proves that they stopped.
 #[derive(Debug, Parser)]
-#[command(name = "quiesce", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "quiesce", version, after_help = examples::QUIESCE, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -107,12 +103,14 @@ pub(crate) enum Command {
     #[command(flatten)]
     Client(ClientCommand),
     /// Run the scheduler
+    #[command(after_help = examples::SCHEDULER)]
     Scheduler(Box<quiesce_scheduler::args::SchedulerArgs>),
     /// Check the state a scheduler keeps, back it up, restore it
     Store(StoreArgs),
     /// Make certificates for TLS, where nobody else does
     Pki(PkiArgs),
     /// Run an application under an agent that stops it, proves that it stopped, and keeps it stopped
+    #[command(after_help = examples::AGENT)]
     Agent(Box<quiesce_agent::args::AgentArgs>),
     /// See it all on this machine, in half a minute: migrations under load, a rollback, a crash, a deletion
     #[cfg(feature = "demo")]
@@ -123,6 +121,8 @@ pub(crate) enum Command {
     DemoLedger,
     /// Print the completion script of a shell
     Completions(CompletionsArgs),
+    /// Write the manual pages of all commands
+    Man(ManArgs),
 }
 
 /// What asks a scheduler.
@@ -140,6 +140,10 @@ pub(crate) enum ClientCommand {
     Delete(DeleteArgs),
     /// Follow one operation to its end, or all operations
     Watch(WatchArgs),
+    /// Watch everything that is going on, full screen
+    Top(TopArgs),
+    /// Check the setup from here to every hook, and say what to fix
+    Doctor(DoctorArgs),
     /// Take an operation back
     Cancel(CancelArgs),
     /// Start a new round of a degraded operation
@@ -174,17 +178,7 @@ pub(crate) enum Kind {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "A document is `kind: Application` or `kind: Cluster` and the fields of that message, as YAML or JSON:
-
-    kind: Application
-    name: db
-    cluster: a
-    placement: {agents: {}}
-    policy: {gracePeriod: 1m30s}
-
-Fields that are not in the document stay as they are; those that are replace the old value as a whole."
-)]
+#[command(after_help = examples::APPLY)]
 pub(crate) struct ApplyArgs {
     /// The file, `-` for the standard input; several documents are fine
     #[arg(short, long, value_name = "FILE")]
@@ -197,6 +191,7 @@ pub(crate) struct ApplyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::GET)]
 pub(crate) struct GetArgs {
     /// What to list: applications, instances, operations, clusters (app, inst, op do as well)
     #[arg(hide_possible_values = true)]
@@ -211,6 +206,7 @@ pub(crate) struct GetArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::DESCRIBE)]
 pub(crate) struct DescribeArgs {
     /// application, instance, operation or cluster
     #[arg(hide_possible_values = true)]
@@ -264,6 +260,7 @@ pub(crate) struct PolicyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::MIGRATE)]
 pub(crate) struct MigrateArgs {
     /// The application: db or applications/db
     #[arg(value_name = "APP")]
@@ -283,6 +280,7 @@ pub(crate) struct MigrateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::DELETE)]
 pub(crate) struct DeleteArgs {
     /// The application: db or applications/db
     #[arg(value_name = "APP")]
@@ -299,6 +297,7 @@ pub(crate) struct DeleteArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::WATCH)]
 pub(crate) struct WatchArgs {
     /// The operation to follow to its end; without one all operations are followed, without end
     pub(crate) operation: Option<String>,
@@ -316,6 +315,17 @@ pub(crate) struct WatchArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::TOP)]
+pub(crate) struct TopArgs {
+    /// Only operations that match, such as `application = applications/db`
+    #[arg(long, value_name = "EXPRESSION")]
+    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples::CANCEL)]
 pub(crate) struct CancelArgs {
     /// The operation: op-7f3k or operations/op-7f3k
     pub(crate) operation: String,
@@ -327,6 +337,7 @@ pub(crate) struct CancelArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::RETRY)]
 pub(crate) struct RetryArgs {
     /// The operation: op-7f3k or operations/op-7f3k
     pub(crate) operation: String,
@@ -346,6 +357,7 @@ pub(crate) struct RetryArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::CONFIRM)]
 pub(crate) struct ConfirmArgs {
     /// The operation: op-7f3k or operations/op-7f3k
     pub(crate) operation: String,
@@ -357,6 +369,7 @@ pub(crate) struct ConfirmArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::FORGET)]
 pub(crate) struct ForgetArgs {
     /// The instance: db/db-0, applications/db/instances/db-0, or db-0
     pub(crate) instance: String,
@@ -365,10 +378,7 @@ pub(crate) struct ForgetArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "A store that was restored from a backup does not know what has happened since. Before you readmit an \
-application, see where it really runs, and make sure that no other copy of it does."
-)]
+#[command(after_help = examples::READMIT)]
 pub(crate) struct ReadmitArgs {
     /// The applications: db or applications/db
     #[arg(value_name = "APP", required_unless_present = "all")]
@@ -384,6 +394,7 @@ pub(crate) struct ReadmitArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::EXTEND)]
 pub(crate) struct ExtendArgs {
     /// The operation: op-7f3k or operations/op-7f3k
     pub(crate) operation: String,
@@ -399,6 +410,7 @@ pub(crate) struct ExtendArgs {
 
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
+#[command(after_help = examples::DEMO)]
 pub(crate) struct DemoArgs {
     /// Keep the directory with state and logs, which is otherwise kept after a failure only
     #[arg(long)]
@@ -406,19 +418,49 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::COMPLETIONS)]
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+    /// Which program's commands and flags
+    #[arg(long, value_name = "PROGRAM", value_enum, default_value_t)]
+    pub(crate) program: Program,
+}
+
+/// The programs of Quiesce that people type.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Program {
+    /// All of it.
+    #[default]
+    Quiesce,
+    /// The agent alone.
+    QuiesceAgent,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = examples::MAN)]
+pub(crate) struct ManArgs {
+    /// Where to: a directory man1 of the manual, or any other; it is made if need be
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use quiesce_agent::args::Program as Agent;
+    use quiesce_testkit::examples;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_can_be_typed() {
+        assert!(examples::check(&Cli::command()) > 20, "the commands of quiesce are not found any more");
+        examples::check(&Agent::command());
     }
 
     #[test]

@@ -19,13 +19,14 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 use tower::service_fn;
 
 use crate::error::Error;
 
 /// A scheduler that runs answers in milliseconds; this leaves room for a bad link and none for doubt.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answers are dry runs, which ask every hook (accept_timeout, 10 s by default) one stop order after the
 /// other.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,7 +41,7 @@ const PAGE_SIZE: i32 = 100;
 const PAGES: usize = 100;
 
 /// What is spoken with a scheduler, for ALPN.
-const PROTOCOL: &[u8] = b"h2";
+pub(crate) const PROTOCOL: &[u8] = b"h2";
 
 /// The generated client as calls see it.
 pub(crate) type Api = SchedulerClient<Guarded>;
@@ -53,6 +54,7 @@ pub(crate) struct Client {
     api: Api,
     gateway: AgentGatewayClient<Guarded>,
     access: AccessClient<Guarded>,
+    health: HealthClient<Guarded>,
     url: String,
     /// `host:port` where it was asked without TLS.
     plain: Option<String>,
@@ -110,8 +112,49 @@ pub(crate) struct Listing<T> {
     pub(crate) truncated: bool,
 }
 
+/// An address, taken apart.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tls: bool,
+    /// Name or address, an IPv6 address in brackets.
+    pub(crate) host: String,
+    /// `host:port`.
+    pub(crate) address: String,
+}
+
 impl Target {
-    fn connector(&self) -> Result<Connector, Error> {
+    /// What the URL means.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Address`] for what is no usable URL.
+    pub(crate) fn place(&self) -> Result<Place, Error> {
+        let url = &self.url;
+        let wrong = |why: &str| Error::Address { url: url.to_owned(), why: why.to_owned() };
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|error| wrong(&error.to_string()))?
+            .connect_timeout(CONNECT_TIMEOUT);
+        let uri = endpoint.uri().clone();
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some(_) | None => return Err(wrong("it begins neither with http:// nor with https://")),
+        };
+        if let Some(flag) = self.flag.filter(|_| !tls) {
+            return Err(wrong(&format!("{flag} is for a scheduler that speaks TLS, at https://")));
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?.to_owned();
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Place { endpoint, tls, address: format!("{host}:{port}"), host })
+    }
+
+    /// The files of TLS, loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for what is wrong with them.
+    pub(crate) fn connector(&self) -> Result<Connector, Error> {
         let own = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             (None, None) => None,
@@ -131,40 +174,29 @@ impl Client {
     /// [`Error::Address`] for what is no usable URL, [`Error::Input`] for files that cannot be used,
     /// [`Error::Unreachable`] when nobody answers, or somebody else.
     pub(crate) async fn connect(target: &Target, bearer: Bearer) -> Result<Self, Error> {
+        let Place { endpoint, tls, host, address } = target.place()?;
         let url = &target.url;
-        let address = |why: &str| Error::Address { url: url.to_owned(), why: why.to_owned() };
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|error| address(&error.to_string()))?
-            .connect_timeout(CONNECT_TIMEOUT);
-        let uri = endpoint.uri().clone();
         let unreachable = |source| Error::Unreachable { url: url.to_owned(), source };
-        let at = |host: &str, port: u16| format!("{host}:{}", uri.port_u16().unwrap_or(port));
-        let (channel, plain) = match (uri.scheme_str(), uri.host()) {
-            (Some("http"), host) => {
-                if let Some(flag) = target.flag {
-                    return Err(address(&format!("{flag} is for a scheduler that speaks TLS, at https://")));
+        let (channel, plain) = if tls {
+            let (tls, host, address) = (target.connector()?, Arc::<str>::from(host), Arc::<str>::from(address));
+            let connector = service_fn(move |_| {
+                let (tls, host, address) = (tls.clone(), Arc::clone(&host), Arc::clone(&address));
+                async move {
+                    let socket = Machine::local().network.connect(&address, None).await?;
+                    let secured = Box::pin(tls.connect(socket, &host, PROTOCOL)).await?;
+                    Ok::<_, Box<dyn std::error::Error + Send + Sync>>(TokioIo::new(secured))
                 }
-                (endpoint.connect().await.map_err(unreachable)?, host.map(|host| at(host, 80)))
-            }
-            (Some("https"), Some(host)) => {
-                let (tls, host, address) =
-                    (target.connector()?, Arc::<str>::from(host), Arc::<str>::from(at(host, 443)));
-                let connector = service_fn(move |_| {
-                    let (tls, host, address) = (tls.clone(), Arc::clone(&host), Arc::clone(&address));
-                    async move {
-                        let socket = Machine::local().network.connect(&address, None).await?;
-                        let secured = Box::pin(tls.connect(socket, &host, PROTOCOL)).await?;
-                        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(TokioIo::new(secured))
-                    }
-                });
-                (endpoint.connect_with_connector(connector).await.map_err(unreachable)?, None)
-            }
-            (_, _) => return Err(address("it begins neither with http:// nor with https://")),
+            });
+            (endpoint.connect_with_connector(connector).await.map_err(unreachable)?, None)
+        } else {
+            (endpoint.connect().await.map_err(unreachable)?, Some(address))
         };
+        let health = HealthClient::with_interceptor(channel.clone(), bearer.clone());
         Ok(Self {
             api: SchedulerClient::with_interceptor(channel.clone(), bearer.clone()),
             gateway: AgentGatewayClient::with_interceptor(channel.clone(), bearer.clone()),
             access: AccessClient::with_interceptor(channel, bearer),
+            health,
             url: url.to_owned(),
             plain,
         })
@@ -178,6 +210,11 @@ impl Client {
     /// The service of the agents, for the little of it that people need.
     pub(crate) fn gateway(&self) -> AgentGatewayClient<Guarded> {
         self.gateway.clone()
+    }
+
+    /// The service that says whether the others are served.
+    pub(crate) fn health(&self) -> HealthClient<Guarded> {
+        self.health.clone()
     }
 
     /// The service of tokens.
@@ -217,7 +254,7 @@ impl Client {
     }
 
     /// The error of a call that came to nothing since the scheduler speaks TLS and we do not.
-    async fn wrong_scheme(&self, status: &Status) -> Option<Error> {
+    pub(crate) async fn wrong_scheme(&self, status: &Status) -> Option<Error> {
         // What the scheduler says itself has details; what broke has none.
         let broke = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
         let plain = self.plain.as_ref().filter(|_| broke && status.details().is_empty())?;

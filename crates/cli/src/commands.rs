@@ -6,8 +6,10 @@ mod apply;
 #[cfg(feature = "demo")]
 mod demo;
 mod describe;
+mod doctor;
 mod forget;
 mod get;
+mod man;
 mod operation;
 mod pki;
 mod policy;
@@ -17,6 +19,7 @@ mod request;
 mod store;
 mod tell;
 mod token;
+mod top;
 mod watch;
 
 use std::fmt;
@@ -24,7 +27,6 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 use quiesce_runtime::secret_file;
 use quiesce_runtime::telemetry::chain;
 
@@ -58,6 +60,8 @@ pub(crate) struct Surroundings {
 enum Ending {
     /// As asked.
     Done,
+    /// Something was looked at and has to be mended.
+    Problems,
     /// The operation ended another way: DEGRADED, ROLLED_BACK, CANCELLED, ABANDONED.
     AnotherWay,
     /// The operation goes on, the command does not.
@@ -68,6 +72,7 @@ impl Ending {
     fn code(self) -> u8 {
         match self {
             Self::Done => 0,
+            Self::Problems => FAILED,
             Self::AnotherWay => 3,
             Self::WaitedTooLong => 4,
         }
@@ -92,7 +97,8 @@ pub(crate) fn run(cli: Cli, surroundings: Surroundings) -> ExitCode {
         Command::Demo(args) => serve("demo", &common, || demo::run(&args, &surroundings)),
         #[cfg(feature = "demo")]
         Command::DemoLedger => quiesce_demo::ledger::program(),
-        Command::Completions(args) => ended(completions(args.shell)),
+        Command::Completions(args) => ended(man::completions(&args)),
+        Command::Man(args) => ended(man::pages(&args)),
     }
 }
 
@@ -123,16 +129,10 @@ fn ended(result: Result<Ending, Error>) -> ExitCode {
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> Result<Ending, Error> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "quiesce", &mut script);
-    io::stdout().write_all(&script)?;
-    Ok(Ending::Done)
-}
-
 async fn client(command: ClientCommand, outer: Common, surroundings: Surroundings) -> Result<Ending, Error> {
     use ClientCommand::{
-        Apply, Cancel, Confirm, Delete, Describe, Extend, Forget, Get, Migrate, Readmit, Retry, Token, Watch,
+        Apply, Cancel, Confirm, Delete, Describe, Doctor, Extend, Forget, Get, Migrate, Readmit, Retry, Token, Top,
+        Watch,
     };
     let session = |common: &Common| Session::new(common.clone().over(outer.clone()), &surroundings);
     match command {
@@ -142,6 +142,8 @@ async fn client(command: ClientCommand, outer: Common, surroundings: Surrounding
         Migrate(args) => Box::pin(request::migrate(&session(&args.common), args)).await,
         Delete(args) => Box::pin(request::delete(&session(&args.common), args)).await,
         Watch(args) => watch::run(&session(&args.common), args).await,
+        Top(args) => Box::pin(top::run(&session(&args.common), args)).await,
+        Doctor(args) => Box::pin(doctor::run(&session(&args.common), args)).await,
         Cancel(args) => operation::cancel(&session(&args.common), args).await,
         Retry(args) => operation::retry(&session(&args.common), args).await,
         Confirm(args) => operation::confirm(&session(&args.common), args).await,

@@ -92,6 +92,15 @@ impl Error {
         }
     }
 
+    /// The error in one line, and what to do about it: [`Error::lines`] for a list of findings.
+    pub(crate) fn finding(&self) -> (String, Option<String>) {
+        let mut lines = self.lines().into_iter();
+        let what = lines.next().unwrap_or_default();
+        let what = what.strip_prefix("error: ").unwrap_or(&what).to_owned();
+        let next: Vec<_> = lines.map(|line| line.trim().trim_start_matches("next: ").to_owned()).collect();
+        (what, Some(next.join("; ")).filter(|next| !next.is_empty()))
+    }
+
     /// Whether the reader of our output has gone, which is no reason to complain.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)

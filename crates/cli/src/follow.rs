@@ -47,6 +47,8 @@ pub(crate) enum News {
     Event(Box<OperationEvent>),
     /// Something about the watch itself, for people.
     Notice(String),
+    /// The stream is there, and how things stand comes next: what is not in it is over.
+    Anew,
 }
 
 /// A watch of the scheduler.
@@ -58,6 +60,8 @@ pub(crate) struct Follow {
     /// The token is the caller's own: when it is refused, the caller is told instead of beginning anew.
     token_is_given: bool,
     bookmark_interval: Duration,
+    /// How long to try to get it back.
+    limit: Option<Duration>,
 }
 
 /// Why a stream is over.
@@ -76,7 +80,19 @@ impl Follow {
     /// A watch of `target`, behind the event with the token `since` if there is one.
     pub(crate) fn new(client: Client, target: Target, since: Option<String>) -> Self {
         let token_is_given = since.is_some();
-        Self { client, target, token: since.unwrap_or_default(), token_is_given, bookmark_interval: BOOKMARK_INTERVAL }
+        Self {
+            client,
+            target,
+            token: since.unwrap_or_default(),
+            token_is_given,
+            bookmark_interval: BOOKMARK_INTERVAL,
+            limit: Some(RECONNECT_LIMIT),
+        }
+    }
+
+    /// Tries to get the stream back for as long as somebody listens.
+    pub(crate) fn patient(self) -> Self {
+        Self { limit: None, ..self }
     }
 
     /// Sends news until the operation is done or DEGRADED, or the receiver is gone.
@@ -103,7 +119,7 @@ impl Follow {
                 End::Resume(why) => why,
             };
             let since = *lost_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > RECONNECT_LIMIT {
+            if self.limit.is_some_and(|limit| since.elapsed() > limit) {
                 return Err(Error::WatchLost { what: self.subject(), why, resume: self.resume_command() });
             }
             if delay == FIRST_DELAY {
@@ -123,6 +139,9 @@ impl Follow {
             Ok(Err(status)) => return self.classify(status),
             Err(_) => return End::Resume("no answer".to_owned()),
         };
+        if self.token.is_empty() && news.send(News::Anew).await.is_err() {
+            return End::Complete;
+        }
         if reconnecting && news.send(News::Notice("watching again".to_owned())).await.is_err() {
             return End::Complete;
         }

@@ -68,14 +68,32 @@ impl Model {
         }
     }
 
+    /// Takes in the operation as it was asked for, unless an event has told more: then its lists, where none are known.
+    pub(crate) fn fill(&mut self, operation: Operation) {
+        if operation.revision >= self.operation.revision {
+            self.operation = operation;
+            return;
+        }
+        for instance in operation.instances {
+            if !self.operation.instances.iter().any(|known| known.instance == instance.instance) {
+                self.operation.instances.push(instance);
+            }
+        }
+        for start in operation.starts {
+            if !self.operation.starts.iter().any(|known| known.instance == start.instance) {
+                self.operation.starts.push(start);
+            }
+        }
+    }
+
     /// How much time is left until `deadline`; `None` when there is none or the scheduler's clock is not known yet.
-    fn left(&self, deadline: Option<&prost_types::Timestamp>, at: Instant) -> Option<Duration> {
+    pub(crate) fn left(&self, deadline: Option<&prost_types::Timestamp>, at: Instant) -> Option<Duration> {
         let deadline = text::time(deadline)?;
         Some(deadline.duration_since(self.clock?.now(at)).unwrap_or_default())
     }
 
     /// How long the operation has been open, or took in all.
-    fn elapsed(&self, at: Instant) -> Option<Duration> {
+    pub(crate) fn elapsed(&self, at: Instant) -> Option<Duration> {
         let begin = text::time(self.operation.create_time.as_ref())?;
         let end = match text::time(self.operation.end_time.as_ref()) {
             Some(end) => end,

@@ -6,13 +6,16 @@
 mod args;
 mod client;
 mod commands;
+mod doctor;
 mod error;
 mod follow;
 mod live;
+mod manual;
 mod name;
 mod output;
 mod pki;
 mod terminal;
+mod top;
 
 use std::env;
 use std::path::PathBuf;

@@ -24,9 +24,14 @@ const TLS_SETTINGS: ConnectorSettings = ConnectorSettings {
     without: "leave out https://",
 };
 
+const EXAMPLES: &str = "Examples:
+  hook-conformance --endpoint 127.0.0.1:7700              # with conformance.toml of this directory
+  hook-conformance --accept 127.0.0.1:7600 --strict       # for a hook that registers with a gateway
+  hook-conformance --endpoint 127.0.0.1:7700 --case '^S' --junit results.xml";
+
 /// Checks whether a hook keeps the rules of quiesce.v1.ShutdownHook
 #[derive(Debug, Clone, Parser)]
-#[command(name = "hook-conformance", version)]
+#[command(name = "hook-conformance", version, after_help = EXAMPLES)]
 pub struct Args {
     /// Where the hook listens: HOST:PORT, unix:/PATH or https://HOST:PORT
     #[arg(long, value_name = "ADDRESS")]
@@ -137,4 +142,14 @@ fn connector(directory: &Path, tls: &Tls) -> Result<Connector, String> {
     let own = tls.cert.as_ref().zip(tls.key.as_ref()).map(|(cert, key)| (at(cert), at(key)));
     let files = ConnectorFiles { authorities: tls.ca.as_ref().map(at), own, settings: TLS_SETTINGS };
     Connector::load(files, Arc::clone(&Machine::local().clocks)).map_err(|error| chain(&error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_examples_in_the_help_can_be_typed() {
+        quiesce_testkit::examples::check(&super::Args::command());
+    }
 }

@@ -24,7 +24,7 @@ use rustls::time_provider::TimeProvider;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor, AcceptorFiles, ClientCertificates};
 pub use certificate::Certificate;
-pub use connector::{ConnectError, Connector, ConnectorFiles, ConnectorSettings, answers_in_tls};
+pub use connector::{ConnectError, Connector, ConnectorFiles, ConnectorSettings, Inspected, answers_in_tls};
 pub use files::{KeyPair, LoadError, NamedFile};
 pub use fresh::{Expiry, RELOAD_EVERY};
 pub use identity::PeerIdentity;

@@ -1,5 +1,6 @@
 //! What tests share: bounded waits, scripted hooks, networks that misbehave on demand, processes, ports, directories,
-//! certificates, tables of wrong requests, the inputs kept from fuzzing.
+//! certificates, tables of wrong requests, the inputs kept from fuzzing,
+//! examples in `--help`.
 //!
 //! Only ever a dev-dependency. Everything here panics rather than return errors, so that a test shows the line that
 //! failed, and cleans up after itself when dropped, panic or not. Nothing sleeps to let time pass: a test waits for a
@@ -8,6 +9,7 @@
 pub mod certificates;
 pub mod corpus;
 pub mod directory;
+pub mod examples;
 pub mod hook;
 pub mod hostile;
 pub mod input;

@@ -2,16 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use quiesce_agent::args::AgentArgs;
-
-#[derive(Debug, Parser)]
-#[command(name = "quiesce-agent", version, about, long_about = None)]
-struct Cli {
-    #[command(flatten)]
-    agent: AgentArgs,
-}
+use clap::Parser as _;
+use quiesce_agent::args::Program;
 
 fn main() -> ExitCode {
-    quiesce_agent::run(Cli::parse().agent)
+    quiesce_agent::run(Program::parse().agent)
 }

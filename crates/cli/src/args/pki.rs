@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use quiesce_runtime::duration;
 
-use super::Common;
+use super::{Common, examples};
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::PKI)]
 pub(crate) struct PkiArgs {
     #[command(subcommand)]
     pub(crate) command: PkiCommand,
@@ -25,6 +26,7 @@ pub(crate) enum PkiCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::PKI_INIT)]
 pub(crate) struct PkiInitArgs {
     /// Where to keep it; a CA that is there is never overwritten
     #[arg(value_name = "DIR")]
@@ -40,10 +42,7 @@ pub(crate) struct PkiInitArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  quiesce pki issue pki scheduler.example.net 10.0.0.7    for a scheduler, by every name it is reached at
-  quiesce pki issue pki --agent shop/shop-0               for an agent
-  quiesce pki issue pki spiffe://example.net/people/ann   for a person")]
+#[command(after_help = examples::PKI_ISSUE)]
 pub(crate) struct PkiIssueArgs {
     /// Where the CA is, and where NAME.pem and NAME.key are put
     #[arg(value_name = "DIR")]
@@ -62,6 +61,7 @@ pub(crate) struct PkiIssueArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::PKI_SHOW)]
 pub(crate) struct PkiShowArgs {
     /// A PEM file with one certificate or several
     pub(crate) file: PathBuf,

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Common;
+use super::{Common, examples};
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::STORE)]
 pub(crate) struct StoreArgs {
     #[command(subcommand)]
     pub(crate) command: StoreCommand,
@@ -31,6 +32,7 @@ pub(crate) struct DataDirArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::STORE_CHECK)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) store: DataDirArgs,
@@ -42,7 +44,7 @@ pub(crate) struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "A scheduler that runs hands the backup out itself, to its own user and to root.")]
+#[command(after_help = examples::STORE_BACKUP)]
 pub(crate) struct BackupArgs {
     /// The file to write; one that is there is never overwritten
     pub(crate) file: PathBuf,
@@ -53,9 +55,7 @@ pub(crate) struct BackupArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Only for a store that is lost. To move a scheduler to another machine, stop it and move its data directory."
-)]
+#[command(after_help = examples::STORE_RESTORE)]
 pub(crate) struct RestoreArgs {
     /// The backup
     pub(crate) file: PathBuf,

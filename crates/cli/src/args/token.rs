@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use quiesce_runtime::duration;
 
-use super::Common;
+use super::{Common, examples};
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::TOKEN)]
 pub(crate) struct TokenArgs {
     #[command(subcommand)]
     pub(crate) command: TokenCommand,
@@ -38,6 +39,7 @@ pub(crate) enum TokenRole {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::TOKEN_CREATE)]
 pub(crate) struct TokenCreateArgs {
     /// What it lets its bearer do
     #[arg(long, value_name = "ROLE")]
@@ -62,12 +64,14 @@ pub(crate) struct TokenCreateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::TOKEN_LIST)]
 pub(crate) struct TokenListArgs {
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = examples::TOKEN_REVOKE)]
 pub(crate) struct TokenRevokeArgs {
     /// The token by its name, never the token itself: t0c1... or tokens/t0c1...
     pub(crate) token: String,

@@ -21,7 +21,7 @@ use crate::output::text::{self, Style};
 use crate::output::words;
 
 /// The parent that means "of all applications".
-const ALL_APPLICATIONS: &str = "applications/-";
+pub(super) const ALL_APPLICATIONS: &str = "applications/-";
 
 pub(super) async fn run(session: &Session, args: GetArgs) -> Result<Ending, Error> {
     let client = session.connect().await?;
@@ -122,7 +122,13 @@ pub(super) async fn list_applications(client: &Client, filter: &str) -> Result<L
         .await
 }
 
-async fn list_operations(client: &Client, filter: &str) -> Result<Listing<Operation>, Error> {
+/// One operation that matches, if there is one: whether the question can be asked at all.
+pub(super) async fn list_operations_once(client: &Client, filter: &str) -> Result<(), Error> {
+    let request = ListOperationsRequest { page_size: 1, page_token: String::new(), filter: filter.to_owned() };
+    client.call("list operations", async |mut api| api.list_operations(request.clone()).await).await.map(drop)
+}
+
+pub(super) async fn list_operations(client: &Client, filter: &str) -> Result<Listing<Operation>, Error> {
     client
         .pages("list operations", async |mut api, page_size, page_token| {
             let request = ListOperationsRequest { page_size, page_token, filter: filter.to_owned() };

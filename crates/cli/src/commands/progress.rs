@@ -76,6 +76,8 @@ pub(super) async fn follow(
             item = news.recv() => match item {
                 Some(News::Event(event)) => presenter.event(&event)?,
                 Some(News::Notice(text)) => presenter.notice(&text)?,
+                // What is shown is the operation of each event.
+                Some(News::Anew) => {}
                 // The follower has ended and everything it said has been printed.
                 None => break Stop::Ended,
             },

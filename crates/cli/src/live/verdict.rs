@@ -106,6 +106,13 @@ fn took(operation: &Operation) -> String {
     }
 }
 
+/// What can be done next, one thing each: "To kill it: quiesce retry op-7f3k --force".
+pub(crate) fn choices(operation: &Operation) -> Vec<String> {
+    let lines = next(operation);
+    let sentences = lines.iter().flat_map(|line| line.split(". "));
+    sentences.map(|sentence| sentence.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
 /// What to type next. The scheduler's own advice comes first: it knows more.
 fn next(operation: &Operation) -> Vec<String> {
     use operation::State;

@@ -137,7 +137,13 @@ impl Scheduler for Service {
             grace_period: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
             ..ShutdownPolicy::default()
         };
-        Ok(Response::new(GetServerInfoResponse { default_policy: Some(default_policy), ..Default::default() }))
+        Ok(Response::new(GetServerInfoResponse {
+            implementation: "fake".to_owned(),
+            implementation_version: "7".to_owned(),
+            protocol_version: "1.0".to_owned(),
+            default_policy: Some(default_policy),
+            ..Default::default()
+        }))
     }
 
     async fn get_application(&self, request: Request<GetApplicationRequest>) -> Answer<GetApplicationResponse> {

@@ -34,8 +34,11 @@ fn row(command: &'static str, about: &'static str, words: &str, code: i32, says:
 }
 
 /// Flags and arguments of which every text is fine.
-const FREE: &[(&str, &str, &str)] =
-    &[("agent", "<CMD>", "a command that does not exist is an end like another (exit code 127)")];
+const FREE: &[(&str, &str, &str)] = &[
+    ("agent", "<CMD>", "a command that does not exist is an end like another (exit code 127)"),
+    ("doctor", "[APP]", "an application that is not there is a finding, see doctor.rs"),
+    ("doctor", "--data-dir", "so is a directory"),
+];
 
 /// Flags of all commands of a client; one stands for all.
 const COMMON: &[&str] = &["--scheduler", "--token-file", "--ca", "--cert", "--key", "--output"];
@@ -85,6 +88,9 @@ fn rows() -> Vec<Row> {
         row("readmit", "[APP]", "Db", REFUSED, "name: `Db` is not an application name"),
         row("readmit", "--cluster", "db --cluster a/b", REFUSED, "cluster: `a/b` is not a cluster name"),
         row("completions", "<SHELL>", "cmd", USAGE, "'cmd' for '<SHELL>'"),
+        row("completions", "--program", "bash --program sh", USAGE, "'sh' for '--program"),
+        row("man", "<DIR>", "/dev/null/x", REFUSED, "cannot write /dev/null/x"),
+        row("top", "--filter", "--filter state=", REFUSED, "quiesce top needs a terminal"),
     ];
     for command in ["migrate", "delete"] {
         let to = if command == "migrate" { "--to b" } else { "" };

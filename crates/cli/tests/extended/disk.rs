@@ -67,6 +67,8 @@ async fn a_full_disk_is_told_and_when_there_is_room_again_everything_goes_on() {
     fill(&filler);
     stack.admin_says("/readyz", "not ready: the store has no room left").await;
     stack.admin_says("/metrics", "quiesce_store_condition{condition=\"full\"} 1").await;
+    let doctor = stack.quiesce(&["doctor"]).await.expect(1);
+    assert!(doctor.stdout.contains("it takes no changes: its store is full"), "{}", doctor.stdout);
     let document = stack.path("other.yaml");
     fs::write(&document, "kind: Application\nname: other\ncluster: a\n").unwrap();
     let apply = ["apply", "-f", document.to_str().unwrap()];

@@ -30,6 +30,7 @@ mod redis;
 mod restoring;
 mod resuming;
 mod rotation;
+mod screen;
 mod secured;
 mod stack;
 mod targets;

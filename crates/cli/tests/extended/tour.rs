@@ -59,11 +59,26 @@ fn five_minutes(pages: &mut Pages, shell: &mut Shell) {
     let token = events.split("\"resumeToken\":").nth(1).and_then(|rest| rest.split('"').nth(1)).expect("a token");
     shell.interrupted(&pages.take("quiesce watch --since TOKEN").replace("TOKEN", token));
 
+    says(&shell.fails(&pages.take("quiesce top")), "quiesce watch -o json");
+    for _page in ["README.md", "docs/operations.md"] {
+        says(&shell.does(&pages.take("quiesce doctor")), "it could be moved to a now");
+    }
+    shell.does("mkdir -p /tmp/tour/pages");
+    for script in ["quiesce completions bash > /etc", "quiesce completions bash --program quiesce-agent > /etc"] {
+        shell.does(&pages.take(script).replace("/etc/bash_completion.d", "/tmp/tour/pages"));
+    }
+    shell.does(&pages.take("quiesce man /usr/local").replace("/usr/local/share/man", "/tmp/tour/pages"));
+
     grpcurl(pages, shell);
     let answer = shell.does(&pages.take("printf 'QUIESCE/1 ATTACH not-a-token"));
     assert!(answer.contains("QUIESCE/1 ERROR UNAUTHENTICATED CREDENTIALS_INVALID"), "{answer}");
     let backup = pages.take("quiesce store backup /backups/2026-11-26.quiesce");
     shell.does(&format!("mkdir backups; {}", here(&backup)));
+
+    // shop is known, and nobody stands beside it.
+    let found = shell.fails(&pages.take("quiesce doctor db shop -o json"));
+    says(&found, "it has no instance");
+    says(&found, "quiesce delete shop --force");
 
     let deleted = shell.does(&pages.take("quiesce delete db"));
     assert!(deleted.contains("SUCCEEDED"), "{deleted}");
@@ -187,7 +202,8 @@ fn secured(pages: &mut Pages, shell: &mut Shell) {
         "rm -r /var/lib/quiesce/*; export QUIESCE_SCHEDULER=http://127.0.0.1:7600; unset QUIESCE_CA QUIESCE_TOKEN_FILE",
     );
     shell.starts(&web, "quiesce get clusters");
-    shell.does("kill %1; wait %1");
+    // Which number it has depends on what still runs.
+    shell.does("kill %?web-origins; wait %?web-origins");
     shell.starts(&pages.take("quiesce scheduler --web-page"), "quiesce get clusters");
     let krake = pages.take("quiesce agent --application shop --cluster edge-1 --stop-url");
     shell.does(&krake.replace("/start.sh", "sleep 1000 >krake.log 2>&1 &"));

@@ -25,9 +25,14 @@ use crate::run::Selection;
 const TLS_SETTINGS: ConnectorSettings =
     ConnectorSettings { authorities: "--ca", certificate: "--cert", key: "--key", without: "leave out https://" };
 
+const EXAMPLES: &str = "Examples:
+  scheduler-conformance --endpoint http://127.0.0.1:7600
+  scheduler-conformance --endpoint https://localhost:7600 --ca ca.pem --token-file admin.token
+  scheduler-conformance --list";
+
 /// Checks whether a scheduler keeps the promises of quiesce.v1
 #[derive(Debug, Clone, Parser)]
-#[command(name = "scheduler-conformance", version)]
+#[command(name = "scheduler-conformance", version, after_help = EXAMPLES)]
 pub struct Args {
     /// Where the scheduler listens: http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "URL")]
@@ -173,5 +178,15 @@ fn read(path: &Path) -> Result<(Option<Arc<dyn Restart>>, Duration), String> {
         Some(line) if line.trim().is_empty() => Err(wrong(format!("{RESTART} is empty"))),
         Some(line) => Ok((Some(Arc::new(RestartCommand { line, directory, limit })), quiet)),
         None => Ok((None, quiet)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_examples_in_the_help_can_be_typed() {
+        quiesce_testkit::examples::check(&super::Args::command());
     }
 }

@@ -42,7 +42,7 @@ impl Certificate {
             .collect()
     }
 
-    fn read(der: &[u8]) -> Option<Self> {
+    pub(super) fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let names = certificate.subject_alternative_name().ok()?;
         let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(shown).collect();

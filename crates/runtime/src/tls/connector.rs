@@ -13,7 +13,9 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection,
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::certificate::Certificate;
 use super::files::{Contents, KeyPair, LoadError, NamedFile, system_authorities};
 use super::fresh::{Expiry, Fresh, Recipe, Validity};
 use super::{HANDSHAKE_LIMIT, Wall, provider};
@@ -64,6 +66,15 @@ pub struct Connector {
     fresh: Fresh<ClientConfig>,
     settings: ConnectorSettings,
     has_own: bool,
+}
+
+/// What a handshake has shown.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// The certificate of the server, then those between it and the CA.
+    pub certificates: Vec<Certificate>,
+    /// Whether it said that it speaks the protocol; one that leaves ALPN out has said nothing.
+    pub speaks: bool,
 }
 
 /// Why a connection came to nothing: what is wrong, and which setting helps.
@@ -235,6 +246,36 @@ impl Connector {
         host: &str,
         protocol: &[u8],
     ) -> Result<Box<dyn Socket>, ConnectError> {
+        let (stream, explain) = self.shake_hands(socket, host, protocol).await?;
+        Ok(Box::new(Explained { stream: Box::new(stream), explain }))
+    }
+
+    /// Shakes hands as [`Connector::connect`] does and hangs up: the certificates that were shown, the server's own first.
+    /// They are good as far as this connector can tell. Whether the server takes ours is not known by then.
+    ///
+    /// # Errors
+    /// Why no connection would come about.
+    pub async fn inspect(
+        &self,
+        socket: Box<dyn Socket>,
+        host: &str,
+        protocol: &[u8],
+    ) -> Result<Inspected, ConnectError> {
+        let (stream, _) = self.shake_hands(socket, host, protocol).await?;
+        let (_, session) = stream.get_ref();
+        let shown = session.peer_certificates().unwrap_or_default();
+        Ok(Inspected {
+            certificates: shown.iter().filter_map(|der| Certificate::read(der)).collect(),
+            speaks: session.alpn_protocol().is_some_and(|chosen| chosen == protocol),
+        })
+    }
+
+    async fn shake_hands(
+        &self,
+        socket: Box<dyn Socket>,
+        host: &str,
+        protocol: &[u8],
+    ) -> Result<(TlsStream<Box<dyn Socket>>, Explain), ConnectError> {
         // An IPv6 address in a URL stands in brackets.
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Name { host: host.to_owned() })?;
@@ -245,7 +286,7 @@ impl Connector {
         match timeout(HANDSHAKE_LIMIT, handshake).await {
             Err(_elapsed) => Err(ConnectError::Slow { host: explain.host }),
             Ok(Err(error)) => Err(explain.error(error)),
-            Ok(Ok(stream)) => Ok(Box::new(Explained { stream: Box::new(stream), explain })),
+            Ok(Ok(stream)) => Ok((stream, explain)),
         }
     }
 
@@ -394,7 +435,7 @@ fn is_hung_up(kind: io::ErrorKind) -> bool {
 
 /// A connection that puts into words why it was refused: in TLS 1.3 a client hears that after its handshake.
 struct Explained {
-    stream: Box<tokio_rustls::client::TlsStream<Box<dyn Socket>>>,
+    stream: Box<TlsStream<Box<dyn Socket>>>,
     explain: Explain,
 }
 

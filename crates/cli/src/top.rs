@@ -180,8 +180,8 @@ impl Board {
             KeyCode::Up | KeyCode::Char('k') => self.go(1, false),
             KeyCode::PageDown | KeyCode::Char(' ') => self.go(PAGE, true),
             KeyCode::PageUp => self.go(PAGE, false),
-            KeyCode::Home | KeyCode::Char('g') => self.to_the(false),
-            KeyCode::End | KeyCode::Char('G') => self.to_the(true),
+            KeyCode::Home | KeyCode::Char('g') => self.jump(false),
+            KeyCode::End | KeyCode::Char('G') => self.jump(true),
             _ => {}
         }
         Flow::Go
@@ -223,9 +223,9 @@ impl Board {
         }
     }
 
-    fn to_the(&mut self, end: bool) {
+    fn jump(&mut self, end: bool) {
         if self.tab == Tab::Operations && self.open.is_none() {
-            self.operations.to_the(end);
+            self.operations.jump(end);
         } else {
             self.scroll = if end { self.rows().saturating_sub(1) } else { 0 };
         }

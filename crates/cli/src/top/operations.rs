@@ -194,7 +194,7 @@ impl Operations {
     }
 
     /// Selects the first or the last.
-    pub(super) fn to_the(&mut self, end: bool) {
+    pub(super) fn jump(&mut self, end: bool) {
         self.selected = if end { self.shown.last().cloned() } else { self.shown.first().cloned() };
         self.moved = end;
     }

@@ -28,6 +28,8 @@ use uuid::Uuid;
 use crate::reach::{Endpoint, Line, ReachError};
 use crate::tap::{Handle, Tap};
 
+/// Pause after a failed accept, which means that descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest preface line, its end included; of the contract.
 const LINE_BYTES_MAX: usize = 512;
 /// Longest wait for it, as the scheduler has it.
@@ -221,7 +223,7 @@ impl Gateway {
         loop {
             let Ok((socket, _peer)) = listener.accept().await else {
                 // Out of files for a moment; whoever wanted in tries again.
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             self.note(What::Connected);

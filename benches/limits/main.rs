@@ -39,6 +39,9 @@ use crate::arguments::{Arguments, Group, Role};
 use crate::size::Size;
 
 fn main() -> anyhow::Result<ExitCode> {
+    if let Some(code) = quiesce_agent::take_part() {
+        return Ok(code);
+    }
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(problem) => {

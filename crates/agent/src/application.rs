@@ -430,7 +430,7 @@ pub enum StartError {
     /// The application would have nowhere to report that its script is done; nothing was started.
     #[error("cannot listen for the report of the application's script, so nothing was started")]
     Deaf(#[source] std::io::Error),
-    /// The command could not be executed. The epoch is used up.
+    /// The command could not be executed. The epoch is used up, unless there was not even a process for it.
     #[error("cannot execute {command}")]
     Spawn {
         /// The program.

@@ -21,6 +21,7 @@ use quiesce_runtime::signals::{self, InstallError};
 
 use crate::notify::{BindError, NotifySocket};
 use crate::process::helper_command::CommandLine;
+use crate::process::launcher::Launcher;
 use crate::process::signal::Signal;
 use crate::process::{Entry, Exit, Identity, OpenError, Reactions};
 
@@ -42,9 +43,19 @@ pub struct Host {
 }
 
 impl Host {
-    /// The Linux this process runs on.
+    /// The Linux this process runs on. Applications are executed by way of this very program, so its `main` begins with
+    /// [`take_part`](crate::take_part).
     pub fn linux() -> Self {
-        let linux = Arc::new(linux::Linux);
+        Self::of(Launcher::ThisProgram)
+    }
+
+    /// The same for a program whose `main` is not its own, as that of a test: `launcher` is one that begins so.
+    pub fn linux_with(launcher: PathBuf) -> Self {
+        Self::of(Launcher::At(launcher))
+    }
+
+    fn of(launcher: Launcher) -> Self {
+        let linux = Arc::new(linux::Linux { launcher });
         Self {
             machine: Machine::local(),
             processes: linux.clone(),
@@ -93,8 +104,9 @@ pub trait Processes: Send + Sync {
     /// now.
     fn open(&self, identity: Identity) -> Result<Option<Box<dyn Pinned>>, OpenError>;
 
-    /// Starts a child in a process group of its own. It has to be reaped.
-    fn spawn(&self, launch: &Launch) -> io::Result<Box<dyn Child>>;
+    /// Starts a child in a process group of its own that executes nothing yet. It ends when it is dropped, or when the
+    /// agent dies.
+    fn spawn(&self, launch: &Launch) -> io::Result<Box<dyn Waiting>>;
 
     /// Whether this pid is a child that was started by the agent and not reaped yet.
     fn is_own_child(&self, pid: i32) -> bool;
@@ -113,6 +125,16 @@ pub trait Pinned: fmt::Debug + Send + Sync {
 
     /// Sends a signal. `false` when the process has already ended.
     fn signal(&self, signal: Signal) -> io::Result<bool>;
+}
+
+/// A child of the agent that becomes what it was started for when it is given leave.
+pub trait Waiting: Send {
+    /// Which: also who it will be.
+    fn identity(&self) -> Identity;
+
+    /// Gives leave. Completes when the program was executed in its place; it has to be reaped then. With an error nothing
+    /// was executed.
+    fn go(self: Box<Self>) -> BoxFuture<'static, io::Result<Box<dyn Child>>>;
 }
 
 /// A child of the agent.

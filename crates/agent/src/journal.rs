@@ -53,8 +53,8 @@ pub(crate) struct Run {
     /// Marks its processes.
     pub(crate) run_id: String,
     pub(crate) epoch: u64,
-    /// The first process. `None` between the decision to start and the start.
-    pub(crate) leader: Option<Identity>,
+    /// The first process: written down before it executes the application.
+    pub(crate) leader: Identity,
     /// When it was started, and during which boot.
     pub(crate) started: BootTime,
     /// Wall clock, milliseconds since 1970, for people.
@@ -63,9 +63,6 @@ pub(crate) struct Run {
     pub(crate) namespace: String,
     /// The agent that started it was the first process of that namespace: with that agent everything in it has ended.
     pub(crate) agent_was_init: bool,
-    /// The session of the agent that started it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) session: Option<i32>,
     /// Where it sends its notifications.
     pub(crate) notify_socket: Option<PathBuf>,
     /// Where its script reports that it is done.

@@ -103,4 +103,5 @@ pub mod supervise;
 mod token;
 
 pub use gate::StartMode;
+pub use process::launcher::take_part;
 pub use run::{live, run};

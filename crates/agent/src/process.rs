@@ -7,6 +7,7 @@
 pub(crate) mod boot;
 pub(crate) mod children;
 pub mod helper_command;
+pub(crate) mod launcher;
 pub(crate) mod membership;
 pub mod signal;
 pub(crate) mod table;

@@ -31,6 +31,9 @@ use crate::commands::Surroundings;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(code) = quiesce_agent::take_part() {
+        return code;
+    }
     let cli = args::Cli::parse();
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let file = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -8,7 +8,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -20,9 +19,10 @@ use rustix::process::{Pid, test_kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
-use super::{Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals};
+use super::{Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals, Waiting};
 use crate::notify::{BindError, NotifySocket};
 use crate::process::helper_command::{self, CommandLine, Helper};
+use crate::process::launcher::{self, Launcher};
 use crate::process::signal::Signal;
 use crate::process::{Entry, Exit, Identity, OpenError, Process, Reactions, boot, children, table};
 
@@ -31,7 +31,9 @@ use crate::process::{Entry, Exit, Identity, OpenError, Process, Reactions, boot,
 const DIRECTORY_MODE: u32 = 0o711;
 
 #[derive(Debug)]
-pub(super) struct Linux;
+pub(super) struct Linux {
+    pub(super) launcher: Launcher,
+}
 
 impl Processes for Linux {
     fn own_pid(&self) -> i32 {
@@ -71,15 +73,8 @@ impl Processes for Linux {
         Ok(Process::open(identity)?.map(|process| Box::new(process) as Box<dyn Pinned>))
     }
 
-    fn spawn(&self, launch: &Launch) -> io::Result<Box<dyn Child>> {
-        let mut command = Command::new(&launch.program);
-        command.args(&launch.arguments);
-        for name in &launch.withheld {
-            command.env_remove(name);
-        }
-        command.envs(launch.variables.iter().map(|(name, value)| (name, value)));
-        let (process, _child) = children::spawn(&mut command)?;
-        Ok(Box::new(process))
+    fn spawn(&self, launch: &Launch) -> io::Result<Box<dyn Waiting>> {
+        Ok(Box::new(self.launcher.start(launch)?))
     }
 
     fn is_own_child(&self, pid: i32) -> bool {
@@ -102,6 +97,16 @@ impl Pinned for Process {
 
     fn signal(&self, signal: Signal) -> io::Result<bool> {
         self.signal(signal)
+    }
+}
+
+impl Waiting for launcher::Waiting {
+    fn identity(&self) -> Identity {
+        self.identity()
+    }
+
+    fn go(self: Box<Self>) -> BoxFuture<'static, io::Result<Box<dyn Child>>> {
+        Box::pin(async { Ok(Box::new((*self).go().await?) as Box<dyn Child>) })
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) const MARKER: &str = "QUIESCE_RUN_ID";
 pub(crate) struct Scanner {
     processes: Arc<dyn Processes>,
     run_id: String,
-    leader: Option<Identity>,
+    leader: Identity,
     adopts_orphans: bool,
     /// Processes known to carry no marker of ours; nobody gets one later. Spares reading their environment again.
     strangers: BTreeSet<Identity>,
@@ -60,14 +60,10 @@ impl Scanner {
     pub(crate) fn new(
         processes: Arc<dyn Processes>,
         run_id: &str,
-        leader: Option<Identity>,
+        leader: Identity,
         adopts_orphans: bool,
     ) -> Self {
         Self { processes, run_id: run_id.to_owned(), leader, adopts_orphans, strangers: BTreeSet::new() }
-    }
-
-    pub(crate) fn set_leader(&mut self, leader: Identity) {
-        self.leader = Some(leader);
     }
 
     /// Everything that belongs to the run and lives.
@@ -87,7 +83,7 @@ impl Scanner {
         }
         let certain = |index: &usize| {
             let entry = &entries[*index];
-            marks[*index] == Mark::Ours || Some(entry.group) == group || Some(entry.identity()) == self.leader
+            marks[*index] == Mark::Ours || Some(entry.group) == group || entry.identity() == self.leader
         };
         let orphan = |index: &usize| {
             let entry = &entries[*index];
@@ -95,7 +91,7 @@ impl Scanner {
                 && entry.parent == me
                 && entry.group != own_group
                 && marks[*index] != Mark::Other
-                && self.leader.is_none_or(|leader| entry.start >= leader.start)
+                && entry.start >= self.leader.start
                 && !self.processes.is_own_child(entry.pid)
         };
         let descendants = |mut queue: Vec<usize>| {
@@ -121,13 +117,13 @@ impl Scanner {
     /// which may be gone before anybody looks.
     pub(crate) fn recognizes(&mut self, entry: &Entry) -> bool {
         self.mark(entry) == Mark::Ours
-            || self.leader.is_some_and(|leader| entry.group == leader.pid && entry.start >= leader.start)
+            || entry.group == self.leader.pid && entry.start >= self.leader.start
     }
 
     /// The leader's process group, if that number still means the same group: while the leader is there, ended or not,
     /// or while a marked process is in it, nobody else can have it.
     fn group(&self, entries: &[Entry], marks: &[Mark]) -> Option<i32> {
-        let leader = self.leader?;
+        let leader = self.leader;
         let mut both = entries.iter().zip(marks);
         both.any(|(entry, mark)| entry.identity() == leader || (entry.group == leader.pid && *mark == Mark::Ours))
             .then_some(leader.pid)

@@ -15,9 +15,6 @@ use rustix::{io::Errno, process::Signal};
 /// More than any environment the kernel accepts in its default configuration (a quarter of an 8 MiB stack).
 const ENVIRON_MAX: u64 = 4 << 20;
 
-/// Milliseconds of a clock tick as `/proc` counts them: USER_HZ is 100 on every architecture we know of.
-pub(crate) const TICK_MS: u64 = 10;
-
 /// One line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
@@ -27,9 +24,7 @@ pub struct Entry {
     pub parent: i32,
     /// Its process group; 0 for one outside of our pid namespace.
     pub group: i32,
-    /// Its session; 0 for one outside of our pid namespace.
-    pub session: i32,
-    /// Start time in clock ticks since boot, [`TICK_MS`] each.
+    /// Start time in clock ticks since boot.
     pub start: u64,
     /// What it does.
     pub state: State,
@@ -76,7 +71,6 @@ impl Entry {
             pid: pid.parse().ok()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
-            session: fields.get(3)?.parse().ok()?,
             start: fields.get(19)?.parse().ok()?,
             state: State::parse(*fields.first()?.as_bytes().first()?, fields.get(17)?.parse().ok()?),
         })

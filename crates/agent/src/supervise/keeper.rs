@@ -40,7 +40,9 @@ use crate::{
     id,
     journal::{self, Journal, WriteError},
     notify::{Notice, NotifySocket},
+    delegate::callback::Callback,
     process::{
+        Identity,
         boot::{self, BootTime},
         membership::MARKER,
         signal::Signal,
@@ -343,13 +345,23 @@ impl Keeper {
             return Err(StartError::StillRunning { processes: run.members.count(), epoch: run.record.epoch });
         }
         let epoch = self.permitted(order.permission)?;
-        let mut record = self.prepare(epoch).map_err(|error| StartError::NotDurable(error.into()))?;
-        let mut more = Vec::new();
+        let run_id = id::fresh(&self.host().machine).to_string();
+        let mut variables = self.variables(&order, epoch, &run_id);
+        let mut callback = None;
         if let Some(script) = &mut self.script {
-            let (callback, found) = script.open(&self.journal.host().machine, &order.application).await?;
-            record.callback = Some(callback);
-            more.extend(found.map(|(name, value)| (name.into(), value.into())));
+            let (opened, found) = script.open(&self.journal.host().machine, &order.application).await?;
+            callback = Some(opened);
+            variables.extend(found.map(|(name, value)| (name.into(), value.into())));
         }
+        let mut withheld = self.config.withheld.clone();
+        withheld.push("NOTIFY_SOCKET".into());
+        let (program, arguments) = (self.config.command[0].clone(), self.config.command[1..].to_vec());
+        let command = program.to_string_lossy().into_owned();
+        let launch = Launch { program, arguments, withheld, variables };
+        let waiting = self.host().processes.spawn(&launch);
+        let waiting = waiting.map_err(|source| StartError::Spawn { command: command.clone(), source })?;
+        let record = self.prepare(epoch, run_id, waiting.identity(), callback);
+        let record = record.map_err(|error| StartError::NotDurable(error.into()))?;
         let not_durable = |error: WriteError| StartError::NotDurable(error.into());
         let written = record.clone();
         let write = self.journal.update(move |contents| {
@@ -366,18 +378,9 @@ impl Keeper {
         self.present =
             AppStatus { epoch, start_time: Some(boot::wall(&*self.host().machine.clocks)), ..AppStatus::default() };
 
-        let mut launch = Launch {
-            program: self.config.command[0].clone(),
-            arguments: self.config.command[1..].to_vec(),
-            withheld: self.config.withheld.clone(),
-            variables: variables(&order, &record),
-        };
-        launch.variables.append(&mut more);
-        launch.withheld.push("NOTIFY_SOCKET".into());
-        let process = match self.host().processes.spawn(&launch) {
+        let process = match waiting.go().await {
             Ok(process) => process,
             Err(source) => {
-                let command = self.config.command[0].to_string_lossy().into_owned();
                 let why = format!("was never started: cannot execute {command}: {source}");
                 let end = run::end(&record, Evidence::GroupEmpty, &self.config, Some(why.clone()));
                 self.over(record, end).await;
@@ -387,7 +390,6 @@ impl Keeper {
                 return Err(StartError::Spawn { command, source });
             }
         };
-        record.leader = Some(process.identity());
         info!(epoch, process.pid = process.identity().pid, "started the application");
         let leader = Leader::Child { process, exit: None, is_subreaper: self.is_subreaper };
         let processes = Arc::clone(&self.host().processes);
@@ -395,10 +397,6 @@ impl Keeper {
         let proof = self.config.ready.clone().prove(self.host().clone(), helper_variables(&run.record));
         run.readiness = Box::pin(proof);
         self.run = Some(run);
-        // Without this an agent that crashes finds the run by its marker alone.
-        if let Err(error) = self.record(|_| {}).await {
-            warn!(error = &error as &dyn std::error::Error, "cannot record the first process");
-        }
         self.look().await;
         Ok(())
     }
@@ -417,25 +415,44 @@ impl Keeper {
         }
     }
 
-    fn prepare(&self, epoch: u64) -> io::Result<journal::Run> {
+    /// What the journal says of the run that is about to begin.
+    fn prepare(
+        &self,
+        epoch: u64,
+        run_id: String,
+        leader: Identity,
+        callback: Option<Callback>,
+    ) -> io::Result<journal::Run> {
         let Host { machine, processes, .. } = self.host();
         Ok(journal::Run {
-            run_id: id::fresh(machine).to_string(),
+            run_id,
             epoch,
-            leader: None,
+            leader,
             started: BootTime::now(&*machine.clocks)?,
             start_time_ms: machine.clocks.wall_ms(),
             namespace: processes.namespace()?,
             agent_was_init: processes.own_pid() == 1,
-            session: processes.entry(processes.own_pid())?.map(|own| own.session),
             notify_socket: self.socket.as_ref().map(|socket| socket.path.clone()),
-            callback: None,
+            callback,
             ready: None,
             exit: None,
             told: None,
             killed: false,
             end: None,
         })
+    }
+
+    /// What the application finds in its environment.
+    fn variables(&self, order: &StartOrder, epoch: u64, run_id: &str) -> Vec<(OsString, OsString)> {
+        let mut variables: Vec<(&str, OsString)> = vec![
+            ("QUIESCE_APPLICATION", order.application.clone().into()),
+            ("QUIESCE_INSTANCE", order.instance.clone().into()),
+            ("QUIESCE_CLUSTER", order.cluster.clone().into()),
+            ("QUIESCE_EPOCH", epoch.to_string().into()),
+            (MARKER, run_id.into()),
+        ];
+        variables.extend(self.socket.as_ref().map(|socket| ("NOTIFY_SOCKET", socket.path.clone().into())));
+        variables.into_iter().map(|(name, value)| (name.into(), value)).collect()
     }
 
     async fn kill(&mut self) -> Result<(), KillError> {
@@ -548,7 +565,7 @@ impl Keeper {
                 present.state = run.state();
                 present.epoch = run.record.epoch;
                 present.start_time = Some(run.start_time());
-                present.pid = run.leader_pid().and_then(|pid| u32::try_from(pid).ok());
+                present.pid = u32::try_from(run.record.leader.pid).ok();
                 present.ready = run.record.ready;
                 present.processes = run.members.count();
                 present.end = None;
@@ -582,20 +599,8 @@ pub(super) async fn never<T>() -> T {
 
 /// What helper commands find in their environment.
 pub(super) fn helper_variables(record: &journal::Run) -> Vec<(String, String)> {
-    let mut variables = vec![("QUIESCE_EPOCH".to_owned(), record.epoch.to_string())];
-    variables.extend(record.leader.map(|leader| ("QUIESCE_PID".to_owned(), leader.pid.to_string())));
-    variables
-}
-
-/// What the application finds in its environment.
-fn variables(order: &StartOrder, record: &journal::Run) -> Vec<(OsString, OsString)> {
-    let mut variables: Vec<(&str, OsString)> = vec![
-        ("QUIESCE_APPLICATION", order.application.clone().into()),
-        ("QUIESCE_INSTANCE", order.instance.clone().into()),
-        ("QUIESCE_CLUSTER", order.cluster.clone().into()),
-        ("QUIESCE_EPOCH", record.epoch.to_string().into()),
-        (MARKER, record.run_id.clone().into()),
-    ];
-    variables.extend(record.notify_socket.clone().map(|path| ("NOTIFY_SOCKET", path.into())));
-    variables.into_iter().map(|(name, value)| (name.into(), value)).collect()
+    vec![
+        ("QUIESCE_EPOCH".to_owned(), record.epoch.to_string()),
+        ("QUIESCE_PID".to_owned(), record.leader.pid.to_string()),
+    ]
 }

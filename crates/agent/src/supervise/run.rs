@@ -21,10 +21,9 @@ use crate::{
     host::{Child, Host, Processes},
     journal,
     process::{
-        Entry, Exit, Identity,
-        membership::{MARKER, Scanner},
+        Exit, Identity,
+        membership::Scanner,
         signal,
-        table::TICK_MS,
     },
 };
 
@@ -101,12 +100,8 @@ impl LiveRun {
         }
     }
 
-    pub(super) fn leader_pid(&self) -> Option<i32> {
-        self.record.leader.map(|leader| leader.pid)
-    }
-
     pub(super) fn leader_lives(&self) -> bool {
-        self.record.leader.is_some_and(|leader| self.members.contains(leader))
+        self.members.contains(self.record.leader)
     }
 
     pub(super) fn start_time(&self) -> std::time::SystemTime {
@@ -157,7 +152,7 @@ impl LiveRun {
     /// Sends `signal` to whom it concerns: the main process if the application named one, else the leader (it knows its
     /// children), else everybody left. Fails when nobody could be reached.
     pub(super) fn tell(&self, signal: Signal) -> Result<(), String> {
-        let leader = self.record.leader.filter(|_| self.leader_lives());
+        let leader = self.leader_lives().then_some(self.record.leader);
         let main = self.main.filter(|main| self.members.contains(*main));
         match main.or(leader) {
             Some(one) => self.signal_each([one].into_iter(), signal),
@@ -242,38 +237,6 @@ pub(super) enum Found {
     Over(End),
 }
 
-/// How long after a start was written down its process can have come to be: two more writes lie in between.
-const LAUNCH_MAX: Duration = Duration::from_secs(60);
-
-/// The first process of a run whose agent died before it could write down whom it had started, if the mark in its
-/// environment is gone: servers write their title over it. All of this together is said of nobody else: it leads a group
-/// of its own in the session of the dead agent, has no parent in that session any more, bears no mark of another run, and
-/// was started just after the start was written down. To overlook it would be to start a second copy.
-fn nameless(host: &Host, record: &journal::Run) -> io::Result<Option<Identity>> {
-    let Some(session) = record.session.filter(|session| *session > 0) else { return Ok(None) };
-    let entries = host.processes.all()?;
-    let in_session = |pid: i32| entries.iter().any(|entry| entry.pid == pid && entry.session == session);
-    // Ticks are cut off, so a process may seem to be as old as a tick more.
-    let begin = record.started.ms.saturating_sub(TICK_MS);
-    let end = record.started.ms.saturating_add(u64::try_from(LAUNCH_MAX.as_millis()).unwrap_or(u64::MAX));
-    let is_marked = |pid: i32| {
-        let environment = host.processes.environment(pid).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(MARKER.as_bytes()))
-    };
-    let fits = |entry: &&Entry| {
-        let started = entry.start.saturating_mul(TICK_MS);
-        entry.lives()
-            && entry.session == session
-            && entry.group == entry.pid
-            && entry.pid != session
-            && entry.pid != host.processes.own_pid()
-            && !in_session(entry.parent)
-            && (begin..=end).contains(&started)
-            && !is_marked(entry.pid)
-    };
-    Ok(entries.iter().filter(fits).min_by_key(|entry| entry.start).map(Entry::identity))
-}
-
 /// Finds a run again: its first process by pid, start time, boot and namespace, and whatever else belongs to it.
 pub(super) fn find(host: &Host, record: &journal::Run, config: &Config) -> io::Result<Found> {
     let over = |evidence, why: &str| Ok(Found::Over(end(record, evidence, config, Some(why.to_owned()))));
@@ -288,27 +251,9 @@ pub(super) fn find(host: &Host, record: &journal::Run, config: &Config) -> io::R
         };
     }
     let mut run = LiveRun::new(record.clone(), Leader::Gone, Arc::clone(&host.processes), false);
-    let mut lives = run.look()?;
-    if !lives
-        && record.leader.is_none()
-        && let Some(leader) = nameless(host, record)?
-    {
-        run.record.leader = Some(leader);
-        run.scanner.set_leader(leader);
-        lives = run.look()?;
-    }
-    if !lives {
+    if !run.look()? {
         let why = format!("{} while no agent watched", describe(record.exit));
         return over(Evidence::ProcessGone, &why);
-    }
-    if run.record.leader.is_none() {
-        // The agent died between the start and writing down whom it started: the oldest that leads a group is it.
-        let mut groups = run.members.iter().filter_map(|one| host.processes.entry(one.pid).ok().flatten());
-        let leader = groups.by_ref().filter(|entry| entry.group == entry.pid).min_by_key(|entry| entry.start);
-        run.record.leader = leader.map(|entry| entry.identity());
-        if let Some(leader) = run.record.leader {
-            run.scanner.set_leader(leader);
-        }
     }
     if run.leader_lives() {
         run.leader = Leader::Adopted;

@@ -1,13 +1,22 @@
 //! The agent itself is killed, and comes back.
 
 use std::{
-    fs,
+    fs, io,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
 };
 
-use quiesce_agent::application::{AppState, Application, Evidence, HoldKind, HoldOrder, Ready, StartError};
+use futures::future::BoxFuture;
+use quiesce_agent::{
+    application::{AppState, Application, Evidence, HoldKind, HoldOrder, Ready, StartError},
+    host::{Claim, ClaimError, Files},
+    journal::Journal,
+    supervise::Supervisor,
+};
+use quiesce_runtime::tasks::Tasks;
 
-use crate::ground::{Ended, Ground, again, lives, now, role, start, stop, until};
+use crate::ground::{Ended, Ground, LIMIT, again, host, lives, now, role, start, stop, until};
 
 /// Starts are counted by their lines in `starts`, signals by their lines in `terms`. It ends with the file `end`, and with
 /// the directory, lest a failed test leave it behind.
@@ -38,13 +47,98 @@ async fn agent() {
     std::future::pending().await
 }
 
+/// Not a test: an agent that comes to the moment of a start that `moment` names, and waits there to be killed.
+#[tokio::test]
+async fn agent_in_the_middle_of_a_start() {
+    let Some(directory) = role() else { return };
+    let ground = Ground::at(&directory);
+    let moment = match fs::read_to_string(ground.file("moment")).unwrap().as_str() {
+        BEFORE_JOURNAL => Moment::BeforeJournal,
+        _ => Moment::BeforeLeave,
+    };
+    let mut host = host();
+    host.files = Arc::new(Stuck { files: Arc::clone(&host.files), moment, agent: ground.file("agent") });
+    let journal = Journal::open(&host, &ground.state()).await.unwrap();
+    let supervisor = Supervisor::open(ground.script(APPLICATION), journal, &Tasks::new()).await.unwrap();
+    start(&supervisor, 1).await.unwrap();
+}
+
+/// Where a start stands still.
+#[derive(Clone, Copy)]
+enum Moment {
+    /// The process is there, and stands in no journal.
+    BeforeJournal,
+    /// It stands in the journal, and the hold is about to be lifted.
+    BeforeLeave,
+}
+
+const BEFORE_JOURNAL: &str = "before the journal";
+const BEFORE_LEAVE: &str = "before the leave";
+
+/// Files that never get beyond a moment of a start, and say so.
+struct Stuck {
+    files: Arc<dyn Files>,
+    moment: Moment,
+    agent: PathBuf,
+}
+
+impl Stuck {
+    fn forever(&self) -> BoxFuture<'static, io::Result<()>> {
+        fs::write(&self.agent, "ready\n").unwrap();
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Files for Stuck {
+    fn claim(&self, directory: &Path) -> Result<Claim, ClaimError> {
+        self.files.claim(directory)
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        self.files.read(path, limit)
+    }
+
+    fn replace(&self, path: &Path, content: Vec<u8>) -> BoxFuture<'static, io::Result<()>> {
+        let names_a_run = String::from_utf8_lossy(&content).contains("run_id");
+        match self.moment {
+            Moment::BeforeJournal if names_a_run => self.forever(),
+            Moment::BeforeJournal | Moment::BeforeLeave => self.files.replace(path, content),
+        }
+    }
+
+    fn remove(&self, path: &Path) -> BoxFuture<'static, io::Result<()>> {
+        match self.moment {
+            Moment::BeforeLeave => self.forever(),
+            Moment::BeforeJournal => self.files.remove(path),
+        }
+    }
+}
+
 async fn killed_agent(ground: &Ground, script: &str) {
     fs::write(ground.file("script"), script).unwrap();
-    let mut command = again("crash::agent", ground.file("").to_str().unwrap());
+    killed_in("crash::agent", ground).await;
+}
+
+/// Kills an agent when it is ready for it. Returns its children of that moment.
+async fn killed_in(test: &str, ground: &Ground) -> Vec<String> {
+    let mut command = again(test, ground.file("").to_str().unwrap());
     let mut agent = Ended(command.stdout(Stdio::null()).spawn().unwrap());
     ground.written("agent").await;
+    let children = children(agent.0.id());
     agent.0.kill().unwrap();
     agent.0.wait().unwrap();
+    children
+}
+
+/// Of all its threads: which of them forks is nobody's business.
+fn children(pid: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_thread = |thread: io::Result<fs::DirEntry>| fs::read_to_string(thread.unwrap().path().join("children"));
+    threads.flat_map(|thread| words(&of_thread(thread).unwrap())).collect()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 fn lines(ground: &Ground, file: &str) -> usize {
@@ -70,6 +164,27 @@ async fn the_application_is_found_again_and_not_started_twice() {
     let end = until(&supervisor, "the end", |status| status.end.is_some()).await.end.unwrap();
     assert_eq!((end.evidence, end.exit_code, end.clean), (Evidence::ExitObserved, None, None));
     assert_eq!((lines(&ground, "starts"), lines(&ground, "terms")), (1, 1));
+}
+
+#[tokio::test]
+async fn an_agent_killed_in_the_middle_of_a_start_has_started_nothing() {
+    // Under the same epoch: that was not used up. Under a new one: it was.
+    for (moment, epoch) in [(BEFORE_JOURNAL, 1), (BEFORE_LEAVE, 2)] {
+        let ground = Ground::new();
+        fs::write(ground.file("moment"), moment).unwrap();
+        let children = killed_in("crash::agent_in_the_middle_of_a_start", &ground).await;
+        let [waiting] = &children[..] else { panic!("{moment}: one child, not {children:?}") };
+        quiesce_testkit::eventually("the end of who waited", LIMIT, async || !lives(waiting)).await;
+        assert_eq!(lines(&ground, "starts"), 0, "{moment}: nobody gave it leave");
+
+        let supervisor = ground.reopen(APPLICATION).await;
+        assert_eq!(now(&supervisor).state, AppState::Stopped, "{moment}");
+        start(&supervisor, epoch).await.unwrap();
+        ground.written("up").await;
+        assert_eq!(lines(&ground, "starts"), 1, "{moment}");
+        fs::write(ground.file("end"), "").unwrap();
+        until(&supervisor, "the end", |status| status.end.is_some()).await;
+    }
 }
 
 #[tokio::test]
@@ -103,7 +218,7 @@ async fn an_end_that_nobody_saw_is_graded_as_such() {
     killed_agent(&ground, APPLICATION).await;
     let pid = ground.written("up").await;
     fs::write(ground.file("end"), "").unwrap();
-    quiesce_testkit::eventually("its end", crate::ground::LIMIT, async || !lives(&pid)).await;
+    quiesce_testkit::eventually("its end", LIMIT, async || !lives(&pid)).await;
     let supervisor = ground.reopen(APPLICATION).await;
     let status = now(&supervisor);
     assert_eq!(status.state, AppState::Stopped);
@@ -133,7 +248,7 @@ async fn somebody_else_under_the_same_pid_is_left_alone() {
     killed_agent(&ground, APPLICATION).await;
     let pid = ground.written("up").await;
     fs::write(ground.file("end"), "").unwrap();
-    quiesce_testkit::eventually("its end", crate::ground::LIMIT, async || !lives(&pid)).await;
+    quiesce_testkit::eventually("its end", LIMIT, async || !lives(&pid)).await;
 
     // The journal now names a living process, but with another start time: a pid that was handed out again.
     let stranger = Ended(Command::new("sleep").arg("600").spawn().unwrap());

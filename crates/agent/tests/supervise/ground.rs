@@ -57,13 +57,13 @@ impl Ground {
     }
 
     pub(crate) async fn reopen_with(&self, config: Config) -> Supervisor {
-        let open = || async { Journal::open(&Host::linux(), &self.state()).await };
+        let open = || async { Journal::open(&host(), &self.state()).await };
         let journal = eventually("the state directory to be free", LIMIT, open).await;
         Supervisor::open(config, journal, &self.tasks).await.unwrap()
     }
 
     pub(crate) async fn open(&self, config: Config) -> Supervisor {
-        let journal = Journal::open(&Host::linux(), &self.state()).await.unwrap();
+        let journal = Journal::open(&host(), &self.state()).await.unwrap();
         Supervisor::open(config, journal, &self.tasks).await.unwrap()
     }
 
@@ -85,6 +85,11 @@ impl Ground {
         let content = || ready(fs::read_to_string(&path).ok().filter(|content| content.ends_with('\n')));
         eventually(format!("the file {name}"), LIMIT, content).await.trim().to_owned()
     }
+}
+
+/// This machine, on which the agent's own program executes applications: `main` of a test is not ours.
+pub(crate) fn host() -> Host {
+    Host::linux_with(env!("CARGO_BIN_EXE_quiesce-agent").into())
 }
 
 pub(crate) fn new_epoch(epoch: u64) -> StartOrder {

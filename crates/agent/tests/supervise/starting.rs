@@ -1,6 +1,6 @@
 //! The right to run, the hold, what an application finds when it starts, and when it is ready.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use quiesce_agent::{
     application::{AppState, Application, HoldKind, HoldOrder, Permission, Ready, StartError, StartOrder},
@@ -43,6 +43,24 @@ async fn an_application_finds_out_who_it_is() {
         ]
     );
     assert!(environment.contains("QUIESCE_EPOCH=12\nQUIESCE_INSTANCE=db-0"), "{environment}");
+}
+
+#[tokio::test]
+async fn an_application_has_the_descriptors_of_any_child_and_no_more() {
+    // In a process of its own, where no other test opens anything meanwhile.
+    if !is_alone("starting::an_application_has_the_descriptors_of_any_child_and_no_more") {
+        return;
+    }
+    let ground = Ground::new();
+    let script = "readlink /proc/$$/fd/0 >$0/found.new; ls /proc/$$/fd >>$0/found.new; mv $0/found.new $0/found";
+    let mut plain = Command::new("/bin/sh");
+    assert!(plain.args(["-c", script, ground.file("").to_str().unwrap()]).status().unwrap().success());
+    let of_a_plain_child = fs::read_to_string(ground.file("found")).unwrap();
+    fs::remove_file(ground.file("found")).unwrap();
+
+    let supervisor = ground.open(ground.script(script)).await;
+    start(&supervisor, 1).await.unwrap();
+    assert_eq!(ground.written("found").await, of_a_plain_child.trim());
 }
 
 #[tokio::test]

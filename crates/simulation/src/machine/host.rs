@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use quiesce_agent::host::{
-    Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals,
+    Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals, Waiting,
 };
 use quiesce_agent::notify::{BindError, NotifySocket};
 use quiesce_agent::process::helper_command::CommandLine;
@@ -93,11 +93,11 @@ impl Processes for Incarnation {
         Ok(kernel.pin(identity).map(|ended| Box::new(self.process(identity, ended)) as Box<dyn Pinned>))
     }
 
-    fn spawn(&self, launch: &Launch) -> io::Result<Box<dyn Child>> {
+    fn spawn(&self, launch: &Launch) -> io::Result<Box<dyn Waiting>> {
         let mut kernel = self.alive()?;
         let identity = kernel.spawn(launch)?;
         let ended = kernel.pin(identity).ok_or_else(|| io::Error::other("a child that is not there"))?;
-        Ok(Box::new(self.process(identity, ended)))
+        Ok(Box::new(Launcher { process: Some(self.process(identity, ended)), identity, launch: launch.clone() }))
     }
 
     fn is_own_child(&self, pid: i32) -> bool {
@@ -112,6 +112,37 @@ impl Processes for Incarnation {
 impl Incarnation {
     fn process(&self, identity: Identity, ended: watch::Receiver<bool>) -> Process {
         Process { life: Self::new(Arc::clone(&self.kernel), self.number), identity, ended }
+    }
+}
+
+/// A child that waits for leave.
+struct Launcher {
+    /// There until leave is given.
+    process: Option<Process>,
+    identity: Identity,
+    launch: Launch,
+}
+
+impl Waiting for Launcher {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn go(mut self: Box<Self>) -> BoxFuture<'static, io::Result<Box<dyn Child>>> {
+        Box::pin(async move {
+            let process = self.process.take().ok_or(io::ErrorKind::NotConnected)?;
+            process.life.alive()?.go(self.identity, &self.launch)?;
+            Ok(Box::new(process) as Box<dyn Child>)
+        })
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // Those of an agent that is dead were turned away with it.
+        if let Some(mut kernel) = self.process.as_ref().and_then(|process| process.life.alive().ok()) {
+            kernel.turn_away(self.identity);
+        }
     }
 }
 

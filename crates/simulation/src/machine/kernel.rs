@@ -69,6 +69,8 @@ pub(super) struct Kernel {
     last_pid: i32,
     last_start: u64,
     processes: BTreeMap<i32, Process>,
+    /// Children of the agent that have not been given leave to become the application.
+    waiting: BTreeSet<Identity>,
     agent: Option<Resident>,
     agents: u64,
     living: watch::Sender<Option<u64>>,
@@ -130,6 +132,7 @@ impl Kernel {
             last_pid: INIT,
             last_start: 0,
             processes: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             agent: None,
             agents: 0,
             living: watch::Sender::new(None),
@@ -186,7 +189,7 @@ impl Kernel {
             Home::Container => INIT,
         };
         let (child_ends, (asks, asked)) = (watch::Sender::new(0), mpsc::channel(ASKS_MAX));
-        let entry = Entry { pid, parent: 0, group: pid, session: pid, start: self.next_start(), state: State::Alive };
+        let entry = Entry { pid, parent: 0, group: pid, start: self.next_start(), state: State::Alive };
         self.insert(entry, None, Vec::new());
         self.agent = Some(Resident {
             number: self.agents,
@@ -205,6 +208,9 @@ impl Kernel {
         self.ears.clear();
         self.disk.release_all();
         self.living.send_replace(None);
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.turn_away(waiting);
+        }
         match self.home {
             Home::Host => {
                 self.processes.remove(&agent.pid);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quiesce_agent::host::{Child, Host, Launch, Pinned};
 use quiesce_agent::process::signal::Signal;
 use quiesce_agent::process::{Exit, Identity, State};
-use quiesce_simulation::machine::temper::{Kinship, Offspring, OnTerm, Temper};
+use quiesce_simulation::machine::temper::{Executable, Kinship, Offspring, OnTerm, Temper};
 use quiesce_simulation::machine::{Home, Machine};
 use tokio::time::timeout;
 
@@ -32,10 +32,51 @@ fn launch(script: &str) -> Launch {
     }
 }
 
+async fn started(host: &Host, script: &str) -> Box<dyn Child> {
+    host.processes.spawn(&launch(script)).unwrap().go().await.unwrap()
+}
+
+/// A child that is never given leave to execute anything.
+async fn never_let_go(host: &Host) -> Facts {
+    let processes = &host.processes;
+    let waiting = processes.spawn(&launch("exec sleep 600")).unwrap();
+    let identity = waiting.identity();
+    let entry = processes.entry(identity.pid).unwrap().unwrap();
+    let pinned = processes.open(identity).unwrap().unwrap();
+    let mut facts = vec![
+        ("it is our child", (entry.parent == processes.own_pid()).to_string()),
+        ("it leads a group", (entry.group == identity.pid).to_string()),
+        ("it is the one", (entry.identity() == identity).to_string()),
+        ("it is registered", processes.is_own_child(identity.pid).to_string()),
+    ];
+    drop(waiting);
+    end_of(&*pinned).await;
+    let state = processes.entry(identity.pid).unwrap().map(|entry| entry.state);
+    facts.extend([
+        ("it is not registered any more", processes.is_own_child(identity.pid).to_string()),
+        ("it has ended", format!("{state:?}")),
+        ("it is reaped as an orphan", processes.reap_orphans().unwrap().to_string()),
+    ]);
+    facts
+}
+
+/// A child that cannot become what it was started for.
+async fn not_executable(host: &Host) -> Facts {
+    let launch = Launch { program: "/nowhere/at/all".into(), ..launch("") };
+    let waiting = host.processes.spawn(&launch).unwrap();
+    let pinned = host.processes.open(waiting.identity()).unwrap().unwrap();
+    let error = waiting.go().await.err().map(|error| error.kind());
+    end_of(&*pinned).await;
+    vec![
+        ("why", format!("{error:?}")),
+        ("it is reaped as an orphan", host.processes.reap_orphans().unwrap().to_string()),
+    ]
+}
+
 /// A child from its start until nothing of it is left.
 async fn child(host: &Host) -> Facts {
     let processes = &host.processes;
-    let child: Box<dyn Child> = processes.spawn(&launch("exec sleep 600")).unwrap();
+    let child = started(host, "exec sleep 600").await;
     let identity = child.identity();
     let stranger = Identity { start: identity.start - 1, ..identity };
     let entry = processes.entry(identity.pid).unwrap().unwrap();
@@ -85,7 +126,7 @@ async fn child(host: &Host) -> Facts {
 async fn orphan(host: &Host) -> Facts {
     let processes = &host.processes;
     let became = processes.become_subreaper();
-    let parent = processes.spawn(&launch("sleep 600 & exit 3")).unwrap();
+    let parent = started(host, "sleep 600 & exit 3").await;
     end_of(&*parent).await;
     let group = parent.identity().pid;
     let others = processes.all().unwrap();
@@ -121,8 +162,8 @@ fn simulated(temper: Temper) -> Host {
 fn the_simulated_kernel_answers_as_linux_does() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let real = runtime.block_on(async {
-        let linux = Host::linux();
-        (child(&linux).await, orphan(&linux).await)
+        let linux = Host::linux_with(env!("CARGO_BIN_EXE_launcher").into());
+        (never_let_go(&linux).await, not_executable(&linux).await, child(&linux).await, orphan(&linux).await)
     });
     let asleep = Temper { on_term: OnTerm::Dies, ..Temper::default() };
     let left_alone = Temper {
@@ -135,6 +176,14 @@ fn the_simulated_kernel_answers_as_linux_does() {
         }],
         ..asleep.clone()
     };
-    let simulated = told(async { (child(&simulated(asleep)).await, orphan(&simulated(left_alone)).await) });
+    let missing = Temper { executable: Executable::Missing, ..asleep.clone() };
+    let simulated = told(async {
+        (
+            never_let_go(&simulated(asleep.clone())).await,
+            not_executable(&simulated(missing)).await,
+            child(&simulated(asleep)).await,
+            orphan(&simulated(left_alone)).await,
+        )
+    });
     assert_eq!(simulated, real);
 }

@@ -16,6 +16,9 @@ use super::super::temper::{Executable, Kinship, Offspring, OnTerm, Speech};
 use super::super::{What, lock};
 use super::{Application, INIT, Kernel};
 
+/// Who waits for leave notices so much later that it will not come: the next agent may see it.
+const NOTICES_AFTER: Duration = Duration::from_millis(1);
+
 /// What a process does later.
 enum Act {
     Say(Notice),
@@ -24,12 +27,28 @@ enum Act {
 }
 
 impl Kernel {
+    /// A child of the agent that waits for leave to become the application.
     pub(in crate::machine) fn spawn(&mut self, launch: &Launch) -> io::Result<Identity> {
+        let environment = if self.temper.is_nameless { Vec::new() } else { environment(&launch.variables) };
+        let waiting = self.adopt(None, environment)?;
+        self.waiting.insert(waiting);
+        Ok(waiting)
+    }
+
+    /// Lets one that waits become the application.
+    pub(in crate::machine) fn go(&mut self, waiting: Identity, launch: &Launch) -> io::Result<()> {
+        if !self.waiting.remove(&waiting) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let temper = self.temper.clone();
-        match temper.executable {
-            Executable::Yes => {}
-            Executable::Missing => return Err(io::ErrorKind::NotFound.into()),
-            Executable::Broken => return Err(io::Error::other("exec format error")),
+        let refused = match temper.executable {
+            Executable::Yes => None,
+            Executable::Missing => Some(io::ErrorKind::NotFound.into()),
+            Executable::Broken => Some(io::Error::other("exec format error")),
+        };
+        if let Some(error) = refused {
+            self.turn_away(waiting);
+            return Err(error);
         }
         let variable = |name: &str| {
             let found = launch.variables.iter().find(|(known, _)| known == name);
@@ -46,24 +65,35 @@ impl Kernel {
             is_told: false,
             forked: None,
         };
-        let environment = if temper.is_nameless { Vec::new() } else { environment(&launch.variables) };
-        let leader = self.adopt(Some(application), environment)?;
-        self.tell(leader, What::Started);
+        // A launcher that was killed stays one.
+        let process = self.processes.get_mut(&waiting.pid).filter(|process| process.exit.is_none());
+        let Some(process) = process.filter(|process| process.entry.identity() == waiting) else { return Ok(()) };
+        process.application = Some(application);
+        self.tell(waiting, What::Started);
         match temper.speech {
             Speech::Silent => {}
-            Speech::NeverReady => self.later(Duration::ZERO, leader, Act::Say(says("starting"))),
+            Speech::NeverReady => self.later(Duration::ZERO, waiting, Act::Say(says("starting"))),
             Speech::ReadyAfter(after) => {
-                self.later(Duration::ZERO, leader, Act::Say(says("starting")));
-                self.later(after, leader, Act::Say(Notice { ready: true, ..says("ready") }));
+                self.later(Duration::ZERO, waiting, Act::Say(says("starting")));
+                self.later(after, waiting, Act::Say(Notice { ready: true, ..says("ready") }));
             }
         }
         for offspring in temper.offspring {
-            self.later(offspring.born, leader, Act::Bear(offspring));
+            self.later(offspring.born, waiting, Act::Bear(offspring));
         }
         if let Some((after, exit)) = temper.crashes {
-            self.later(after, leader, Act::End(exit));
+            self.later(after, waiting, Act::End(exit));
         }
-        Ok(leader)
+        Ok(())
+    }
+
+    /// One that waits gets no leave any more: it ends, and is nobody's business.
+    pub(in crate::machine) fn turn_away(&mut self, waiting: Identity) {
+        self.waiting.remove(&waiting);
+        if let Some(agent) = &mut self.agent {
+            agent.own.remove(&waiting.pid);
+        }
+        self.later(NOTICES_AFTER, waiting, Act::End(Exit { code: Some(127), signal: None }));
     }
 
     /// A helper of the agent: a child with the mark of helpers.
@@ -77,7 +107,7 @@ impl Kernel {
         let start = self.next_start();
         let agent = self.agent.as_mut().ok_or(io::ErrorKind::NotFound)?;
         agent.own.insert(pid);
-        let entry = Entry { pid, parent: agent.pid, group: pid, session: agent.pid, start, state: State::Alive };
+        let entry = Entry { pid, parent: agent.pid, group: pid, start, state: State::Alive };
         self.insert(entry, application, environment);
         Ok(entry.identity())
     }
@@ -166,17 +196,17 @@ impl Kernel {
             is_told: false,
             forked: Some((parent, offspring.outlives)),
         };
-        let Entry { group, session, .. } = process.entry;
+        let group = process.entry.group;
         let marked = process.environment.clone();
         // With a full table fork fails, and this application does not mind.
         let Ok(pid) = self.free_pid() else { return };
         let start = self.next_start();
-        let (above, group, session, environment) = match offspring.kinship {
-            Kinship::Child => (parent.pid, group, session, marked),
-            Kinship::Daemon => (self.reaper_of(parent.pid), pid, pid, marked),
-            Kinship::Unmarked => (self.reaper_of(parent.pid), pid, pid, Vec::new()),
+        let (above, group, environment) = match offspring.kinship {
+            Kinship::Child => (parent.pid, group, marked),
+            Kinship::Daemon => (self.reaper_of(parent.pid), pid, marked),
+            Kinship::Unmarked => (self.reaper_of(parent.pid), pid, Vec::new()),
         };
-        let entry = Entry { pid, parent: above, group, session, start, state: State::Alive };
+        let entry = Entry { pid, parent: above, group, start, state: State::Alive };
         self.insert(entry, Some(child), environment);
         self.tell(entry.identity(), What::Forked);
     }

@@ -19,7 +19,9 @@ use rustix::process::{Pid, test_kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
-use super::{Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals, Waiting};
+use super::{
+    Child, Claim, ClaimError, Commands, Files, HelperEnd, Launch, Notifications, Pinned, Processes, Signals, Waiting,
+};
 use crate::notify::{BindError, NotifySocket};
 use crate::process::helper_command::{self, CommandLine, Helper};
 use crate::process::launcher::{self, Launcher};

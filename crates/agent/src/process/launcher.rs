@@ -107,7 +107,7 @@ impl Launcher {
         let program = match self {
             Self::ThisProgram if TAKES_PART.load(Ordering::Relaxed) => THIS_PROGRAM.into(),
             Self::ThisProgram => {
-                return Err(io::Error::other("main of this program does not call quiesce_agent::launcher::take_part()"));
+                return Err(io::Error::other("main of this program does not call quiesce_agent::take_part()"));
             }
             Self::At(path) => path.clone(),
         };

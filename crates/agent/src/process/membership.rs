@@ -57,12 +57,7 @@ enum Mark {
 
 impl Scanner {
     /// `adopts_orphans`: the run was started by this very process, and it is a subreaper.
-    pub(crate) fn new(
-        processes: Arc<dyn Processes>,
-        run_id: &str,
-        leader: Identity,
-        adopts_orphans: bool,
-    ) -> Self {
+    pub(crate) fn new(processes: Arc<dyn Processes>, run_id: &str, leader: Identity, adopts_orphans: bool) -> Self {
         Self { processes, run_id: run_id.to_owned(), leader, adopts_orphans, strangers: BTreeSet::new() }
     }
 
@@ -116,8 +111,7 @@ impl Scanner {
     /// Whether a process, ended or not, belongs to the run as far as its own entry tells: for the sender of a message,
     /// which may be gone before anybody looks.
     pub(crate) fn recognizes(&mut self, entry: &Entry) -> bool {
-        self.mark(entry) == Mark::Ours
-            || entry.group == self.leader.pid && entry.start >= self.leader.start
+        self.mark(entry) == Mark::Ours || entry.group == self.leader.pid && entry.start >= self.leader.start
     }
 
     /// The leader's process group, if that number still means the same group: while the leader is there, ended or not,

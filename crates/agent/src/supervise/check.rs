@@ -24,8 +24,7 @@ pub(super) fn check(host: &Host, run: Option<&LiveRun>, method: &StopMethod, pat
             .findings
             .push(format!("the first process has ended; of the application live {}", run.members.describe()));
     }
-    let whom: Vec<Identity> =
-        if run.leader_lives() { vec![run.record.leader] } else { run.members.iter().collect() };
+    let whom: Vec<Identity> = if run.leader_lives() { vec![run.record.leader] } else { run.members.iter().collect() };
     match method {
         StopMethod::Command(line) => {
             if let Err(why) = host.commands.find(line.program(), path) {

@@ -35,12 +35,12 @@ use crate::{
         AppState, AppStatus, Capabilities, End, Evidence, Hold, HoldError, HoldKind, HoldOrder, KillError, Permission,
         Ready, StartError, StartOrder,
     },
+    delegate::callback::Callback,
     hold::{self, HoldFile},
     host::{Host, Launch},
     id,
     journal::{self, Journal, WriteError},
     notify::{Notice, NotifySocket},
-    delegate::callback::Callback,
     process::{
         Identity,
         boot::{self, BootTime},

@@ -20,11 +20,7 @@ use crate::{
     application::{AppState, End, Evidence, Ready},
     host::{Child, Host, Processes},
     journal,
-    process::{
-        Exit, Identity,
-        membership::Scanner,
-        signal,
-    },
+    process::{Exit, Identity, membership::Scanner, signal},
 };
 
 /// The first rescan while processes outlive the leader: their children can be found in no other way than by looking.

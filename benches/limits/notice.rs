@@ -78,6 +78,7 @@ async fn notice(directory: PathBuf, count: usize) -> anyhow::Result<(Vec<Duratio
             application: "app".to_owned(),
             instance: "one".to_owned(),
             cluster: "here".to_owned(),
+            trace: None,
         };
         let mut status = supervisor.status();
         supervisor.start(order).await?;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use quiesce_runtime::trace_context::TraceContext;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -313,6 +314,8 @@ pub struct StopOrder {
     pub grace: Option<Duration>,
     /// Parameters of the policy, for the application.
     pub parameters: BTreeMap<String, String>,
+    /// Where this stands in the trace of whoever asked, for those who trace too.
+    pub trace: Option<TraceContext>,
 }
 
 /// Order to start the application.
@@ -326,6 +329,8 @@ pub struct StartOrder {
     pub instance: String,
     /// Name of the cluster.
     pub cluster: String,
+    /// Where this stands in the trace of whoever asked, for those who trace too.
+    pub trace: Option<TraceContext>,
 }
 
 /// The right to run.

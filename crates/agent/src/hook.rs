@@ -13,6 +13,7 @@ use quiesce_protocol::v1;
 use quiesce_runtime::clock::{self, Timeline};
 use quiesce_runtime::machine::Machine;
 use quiesce_runtime::tasks::Tasks;
+use quiesce_runtime::trace_context::TraceContext;
 use tokio::sync::{mpsc, watch};
 
 use crate::application::{Application, End, HoldKind, Permission};
@@ -57,6 +58,8 @@ pub struct DrainOrder {
     pub grace: Option<Duration>,
     /// Parameters of the policy, for the application.
     pub parameters: BTreeMap<String, String>,
+    /// Where this stands in the trace of whoever asked, for those who trace too.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a hook is told at its birth.

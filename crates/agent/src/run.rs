@@ -9,6 +9,7 @@ use std::sync::Arc;
 use quiesce_runtime::signals;
 use quiesce_runtime::tasks::Tasks;
 use quiesce_runtime::telemetry::{self, chain};
+use quiesce_runtime::trace_context::TraceContext;
 use tracing::{error, info, warn};
 
 use crate::application::Application;
@@ -139,6 +140,7 @@ fn drain_by(command: CommandLine, commands: Arc<dyn Commands>) -> Drain {
             ];
             variables
                 .extend(order.grace.map(|grace| ("QUIESCE_GRACE_SECONDS".to_owned(), grace.as_secs().to_string())));
+            variables.extend(order.trace.iter().flat_map(TraceContext::variables));
             let helper = commands.run(&command, &variables, None);
             match helper.map_err(|error| format!("cannot run {command}: {error}"))?.await {
                 Ok(Some(exit)) if exit.code == Some(0) => Ok(()),

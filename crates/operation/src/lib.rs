@@ -34,5 +34,5 @@ pub use id::{ApplicationId, ClusterId, InstanceId, NameError, OperationId};
 pub use moment::Moment;
 pub use operation::{Closing, Operation, RestoreError, StateName};
 pub use policy::{FailureStrategy, Policy, PolicyOverrides};
-pub use request::{Caller, Kind, Placement, Registered, Request};
+pub use request::{Caller, Kind, Placement, Registered, Request, Trace};
 pub use step::{Disposition, Effect, Event, EventKind, Input, Refusal, Step};

@@ -78,6 +78,20 @@ pub struct Request {
     /// When it was accepted.
     #[n(9)]
     pub time: Moment,
+    /// Where it stands in a distributed trace, if its caller has said so or the scheduler records one.
+    #[n(10)]
+    pub trace: Option<Trace>,
+}
+
+/// A place in a distributed trace. Kept with the operation, so that it outlives the process; never read here.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Trace {
+    /// The trace, and the span the operation is a child of, as in the header `traceparent`.
+    #[n(0)]
+    pub parent: String,
+    /// Of the tracing systems, as in the header `tracestate`; empty if none.
+    #[n(1)]
+    pub state: String,
 }
 
 /// An instance as the registry knew it when the request was accepted.

@@ -16,3 +16,4 @@ pub mod signals;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
+pub mod trace_context;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use minicbor::Encode;
 use quiesce_operation::{
     ApplicationId, Caller, ClusterId, Kind, Operation, OperationId, Placement, PolicyOverrides, Registered, Request,
-    StateName,
+    StateName, Trace,
 };
 use quiesce_protocol::v1;
 use quiesce_runtime::machine::Machine;
@@ -62,6 +62,8 @@ pub(crate) struct Ask {
 pub(crate) struct Asker {
     pub(crate) identity: String,
     pub(crate) request_id: String,
+    /// Where the call stands in a trace.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// An operation that was accepted, now or before.
@@ -185,6 +187,7 @@ impl Admission {
             request_id: asker.request_id.clone(),
             labels: ask.labels.clone(),
             time: convert::now(&*self.registry.clock),
+            trace: asker.trace.clone(),
         };
         let (operation, events) = Operation::accept(self.new_id()?, request, policy, members, targets, record.epoch);
         Ok(Draft { application, operation, events, supersedes })

@@ -18,6 +18,7 @@ use crate::args::SchedulerArgs;
 use crate::endpoint::is_authority;
 use crate::secrets::Rotation;
 use crate::server::{Config, Origin, StoreChoice, Tls};
+use crate::traces::TraceSettings;
 use crate::validate::Violations;
 use file::File;
 
@@ -210,6 +211,7 @@ fn resolve(mut effective: File, mut problems: Vec<String>) -> Result<Settings, P
                 web_origins,
                 page: effective.web.page.unwrap_or(false),
                 access,
+                traces: TraceSettings::Environment,
             };
             Ok(Settings { config, telemetry, insecure, effective })
         }

@@ -37,6 +37,7 @@ use crate::hooks::Hooks;
 use crate::hooks::report::blot_out;
 use crate::records::{self, LoadError, OperationRecord};
 use crate::secrets::{CompletionToken, Secrets, ShutdownId};
+use crate::traces::Traces;
 use actor::{Actor, Entry, Message};
 use completion::Verdict;
 pub use health::Gauges;
@@ -176,6 +177,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// When to rest.
     pub drain: drain::Watch,
+    /// What is sent along for those who trace.
+    pub(crate) traces: Traces,
     /// Where the jitter of repeated commits comes from.
     pub randomness: Box<dyn Fn() -> Randomness + Send + Sync>,
 }
@@ -188,6 +191,7 @@ struct Context {
     secrets: Arc<Secrets>,
     tasks: Tasks,
     drain: drain::Watch,
+    traces: Traces,
     randomness: Box<dyn Fn() -> Randomness + Send + Sync>,
     health: Health,
     /// Places for operations that are being taken up again.
@@ -206,11 +210,12 @@ impl Handle {
     /// A driver without operations. Those in the store are taken up by [`Handle::recover`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, clock, hooks, secrets, tasks, drain, randomness } = parts;
+        let Parts { store, clock, hooks, secrets, tasks, drain, traces, randomness } = parts;
         let open = watch::Sender::new(BTreeMap::new());
         let health = Health::default();
         let recoveries = Semaphore::new(recovery::AT_ONCE);
-        let context = Context { store, clock, hooks, secrets, tasks, drain, randomness, health, recoveries, open };
+        let context =
+            Context { store, clock, hooks, secrets, tasks, drain, traces, randomness, health, recoveries, open };
         Self { context: Arc::new(context) }
     }
 

@@ -21,6 +21,7 @@ use crate::convert::operation::event_to_wire;
 use crate::metrics::Metrics;
 use crate::records::{EventRecord, HistoryRecord, LoadError, Stored, from_entry, history_key, load};
 use crate::status::Problem;
+use crate::traces::Listener;
 
 /// Events kept in memory: some minutes of a busy scheduler, a few MiB.
 const RING_MAX: usize = 4096;
@@ -91,15 +92,22 @@ pub(crate) struct Follower {
     /// Events up to here were counted and are in the log.
     told: Revision,
     metrics: Metrics,
+    /// Of those who trace.
+    traces: Option<Listener>,
 }
 
 /// The readers' side and the task that feeds it. The ring begins empty, with what happens from now on.
-pub(crate) fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Metrics) -> (History, Follower) {
+pub(crate) fn open(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    traces: Option<Listener>,
+) -> (History, Follower) {
     let revision = *store.durable().borrow();
     let ring = Arc::new(RwLock::new(Ring { floor: revision, events: VecDeque::new() }));
     let (sender, head) = watch::channel(Head { revision, closed: false });
     let history = History { store: Arc::clone(&store), clock: Arc::clone(&clock), ring: Arc::clone(&ring), head };
-    (history, Follower { store, clock, ring, head: sender, told: revision, metrics })
+    (history, Follower { store, clock, ring, head: sender, told: revision, metrics, traces })
 }
 
 impl Follower {
@@ -107,6 +115,7 @@ impl Follower {
     pub(crate) async fn run(mut self, drain: drain::Watch) {
         let mut durable = self.store.durable();
         let mut cursor = self.head.borrow().revision;
+        self.recall(cursor).await;
         loop {
             let target = *durable.borrow_and_update();
             let mut again = false;
@@ -132,6 +141,24 @@ impl Follower {
         self.head.send_modify(|head| head.closed = true);
     }
 
+    /// What the log already tells of operations that are open, for their traces.
+    async fn recall(&mut self, to: Revision) {
+        let Some(traces) = &mut self.traces else { return };
+        let mut cursor = Revision::ZERO;
+        while cursor < to {
+            let page = match read_log(&*self.store, cursor, READ_MAX).await {
+                Ok(page) => page,
+                Err(error) => {
+                    let error = quiesce_runtime::telemetry::chain(&error);
+                    return warn!(%error, "traces of open operations begin in the middle");
+                }
+            };
+            let Some(last) = page.last() else { return };
+            cursor = last.revision;
+            page.iter().filter(|stored| stored.revision <= to).for_each(|stored| traces.recall(&stored.record));
+        }
+    }
+
     async fn follow(&mut self, from: Revision, to: Revision) -> Result<(), LoadError> {
         let mut cursor = from;
         loop {
@@ -149,6 +176,9 @@ impl Follower {
             for stored in fresh {
                 self.metrics.event(&stored.record);
                 chronicle::tell(&stored.record);
+                if let Some(traces) = &mut self.traces {
+                    traces.hear(&stored.record);
+                }
             }
             self.told = self.told.max(cursor);
             if !full {

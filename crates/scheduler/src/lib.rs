@@ -10,6 +10,7 @@
 //! - what callers may ask for: [`service`] (one file per resource), [`admission`] (migrate and delete), [`registry`]
 //!   (applications, instances, clusters), [`watch`] (streams).
 //! - who may ask for it: [`access`], with the one table of what every request needs.
+//! - what is told of it: [`watch`] to callers, [`metrics`] in numbers, [`chronicle`] in the log, [`traces`] to a collector.
 //! - words: [`convert`] is the only bridge between wire and domain, [`status`] the only one from errors to gRPC,
 //!   [`records`] the only one to the disk.
 
@@ -46,6 +47,7 @@ mod steady;
 mod store_watch;
 pub mod stored;
 mod token;
+mod traces;
 pub mod upkeep;
 mod validate;
 mod watch;
@@ -53,3 +55,4 @@ mod watch;
 pub use server::{
     BindError, Bound, Config, ConnectInfo, Opened, Origin, RunError, Running, Scheduler, StoreChoice, Tls,
 };
+pub use traces::{OpenError as TracesError, TraceSettings};

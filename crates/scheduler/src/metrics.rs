@@ -32,7 +32,7 @@ use crate::driver::Gauges;
 use crate::hooks::{HookState, Tally};
 use crate::records::EventRecord;
 use catalogue::{Catalogue, Labels};
-pub(crate) use labels::{Barred, Ended, Followed, Turned, name};
+pub(crate) use labels::{Barred, Ended, Exported, Followed, Turned, label, name};
 use labels::{Edge, Extension, Label, Purpose};
 use resting::Resting;
 use series::Series;
@@ -192,6 +192,12 @@ impl Metrics {
         self.series.grpc_started.get_or_create(&[("service", service), ("method", method)]).inc();
         self.series.grpc_in_progress.inc();
         OpenCall { series: Arc::clone(&self.series), service, method }
+    }
+
+    /// So many spans of traces have come to that.
+    pub(crate) fn spans(&self, became: Exported, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.series.spans.get_or_create(&[("outcome", became.word())]).inc_by(count);
     }
 
     /// Everything, in the text format of OpenMetrics.

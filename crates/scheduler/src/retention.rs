@@ -199,6 +199,7 @@ mod tests {
             request_id: String::new(),
             labels: std::collections::BTreeMap::new(),
             time: convert::now(clock),
+            trace: None,
         };
         let id = OperationId::parse("op-1").unwrap();
         let (operation, events) = Operation::accept(id, request, Policy::built_in(), Vec::new(), Vec::new(), 0);
@@ -228,7 +229,7 @@ mod tests {
         let oldest = store.scan(all).await.unwrap();
         assert_eq!(oldest[0].revision, Revision::new(2_001), "ten thousand are left");
 
-        let (history, _follower) = history::open(shared, clock, Metrics::new());
+        let (history, _follower) = history::open(shared, clock, Metrics::new(), None);
         assert!(matches!(history.read(Revision::new(1_999)).await, Err(Problem::ResumeTokenExpired)));
         let rest = history.read(Revision::new(2_000)).await.unwrap();
         assert_eq!(rest[0].revision, Revision::new(2_001));

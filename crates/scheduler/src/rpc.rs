@@ -22,6 +22,7 @@ use crate::access::{self, Access, Call, Entry, Made};
 use crate::identity;
 use crate::metrics::Metrics;
 use crate::status::Problem;
+use crate::traces::Traces;
 use arrival::Arrival;
 pub(crate) use arrival::MESSAGE_BYTES_MAX;
 
@@ -34,13 +35,15 @@ const CALLS_MAX: usize = 512;
 pub(crate) struct RpcLayer {
     metrics: Metrics,
     access: Arc<Access>,
+    traces: Traces,
     arrival: Arc<Arrival>,
     permits: Arc<Semaphore>,
 }
 
 impl RpcLayer {
-    pub(crate) fn new(metrics: Metrics, access: Arc<Access>) -> Self {
-        Self { metrics, access, arrival: Arc::new(Arrival::new()), permits: Arc::new(Semaphore::new(CALLS_MAX)) }
+    pub(crate) fn new(metrics: Metrics, access: Arc<Access>, traces: Traces) -> Self {
+        let (arrival, permits) = (Arc::new(Arrival::new()), Arc::new(Semaphore::new(CALLS_MAX)));
+        Self { metrics, access, traces, arrival, permits }
     }
 }
 
@@ -114,6 +117,11 @@ where
         let handle = async move {
             let begin = Instant::now();
             let open = layer.metrics.call(service, method);
+            let mut request = request;
+            let traced = is_traced(service, method).then(|| layer.traces.call(request.headers(), service, method));
+            if let Some(context) = traced.as_ref().and_then(|traced| traced.context.clone()) {
+                request.extensions_mut().insert(context);
+            }
             let (entry, from) = (Arc::new(Entry::default()), identity::of(request.extensions()).address);
             let request = match layer.known(service, method, request, &entry).await {
                 // Who calls is known before anything of the message is kept.
@@ -136,7 +144,10 @@ where
                 Ok(()) => response,
                 Err(problem) => Status::from(problem).into_http(),
             };
-            let (code, _) = code(&response);
+            let (code, reason) = code(&response);
+            if let Some(traced) = traced {
+                traced.answered(code, &reason);
+            }
             open.answered(code, begin.elapsed());
             debug!(rpc.code = ?code, took = ?begin.elapsed(), "call answered");
             Ok(response)
@@ -169,6 +180,11 @@ fn complete(response: Response<Body>, method: &'static str) -> Response<Body> {
         _ => return response,
     };
     Status::from(problem).into_http()
+}
+
+/// Calls of the contract that are answered once. A watch is no part of what a caller does, and a span of hours helps nobody.
+fn is_traced(service: &str, method: &str) -> bool {
+    service.starts_with("quiesce.") && method != UNKNOWN && !method.starts_with("Watch")
 }
 
 const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];

@@ -44,6 +44,7 @@ use crate::records::{AnchorRecord, LoadError, anchor_key, load, put};
 use crate::rpc::RpcLayer;
 use crate::secrets::{self, Secrets, entropy_of};
 use crate::store_watch;
+use crate::traces::{self, TraceSettings, Traces};
 use crate::upkeep::Handout;
 pub use accept::ConnectInfo;
 pub use running::{GrpcService, Running};
@@ -112,6 +113,8 @@ pub struct Config {
     pub hooks_in_clear: bool,
     /// Who may do what.
     pub access: access::Config,
+    /// Whether what happens is recorded as distributed traces.
+    pub traces: TraceSettings,
 }
 
 /// Files for TLS.
@@ -140,6 +143,7 @@ impl Config {
             hook_ca: None,
             hooks_in_clear: true,
             access: access::Config::open(),
+            traces: TraceSettings::Off,
         }
     }
 }
@@ -180,6 +184,9 @@ pub enum BindError {
     /// There is no way in.
     #[error("cannot make the first admin token")]
     FirstToken(#[source] access::FirstTokenError),
+    /// Traces were asked for and cannot be sent.
+    #[error("cannot send traces")]
+    Traces(#[source] traces::OpenError),
     /// There is no secret key.
     #[error("cannot load the secret key")]
     Secrets(#[source] secrets::LoadError),
@@ -216,6 +223,7 @@ pub struct Opened {
     config: Config,
     audit: Audit,
     metrics: Metrics,
+    traces: Traces,
     /// The first admin token was made just now.
     first_admin: bool,
 }
@@ -279,6 +287,7 @@ impl Scheduler {
     /// As [`Scheduler::bind`].
     pub async fn open_on(machine: Machine, config: Config) -> Result<Opened, BindError> {
         let metrics = Metrics::new();
+        let traces = Traces::open(config.traces, &machine, &metrics).map_err(BindError::Traces)?;
         let (store, handout) = open_store(&config.store, &metrics).await?;
         // Behind the store, which makes the data directory for its owner alone.
         let audit = Audit::open(&config.access.audit).map_err(BindError::Audit)?;
@@ -296,7 +305,7 @@ impl Scheduler {
         let first_admin = access::first_admin(&config.access, &*store, &*timeline, &mut entropy);
         let first_admin = first_admin.await.map_err(BindError::FirstToken)?;
         let secrets = Arc::new(secrets);
-        Ok(Opened { machine, store, handout, timeline, secrets, config, audit, metrics, first_admin })
+        Ok(Opened { machine, store, handout, timeline, secrets, config, audit, metrics, traces, first_admin })
     }
 }
 
@@ -395,7 +404,7 @@ impl Bound {
         let running = opened.start(Arc::new(dialler), &drain).await?;
         let overview = has_page.then(|| running.overview(open));
         let (scheduler, gateway, access_server) = running.servers();
-        let Running { attachments, driver, hooks, clock, metrics, tasks, resumed, access, .. } = running;
+        let Running { attachments, driver, hooks, clock, metrics, traces, tasks, resumed, access, .. } = running;
         let (store_watch, condition) = store_watch::open(Arc::clone(&store));
         tasks.spawn("store watch", store_watch.run(drain.clone()));
         if let Some(handout) = handout {
@@ -443,7 +452,7 @@ impl Bound {
             .layer(web::KnownOrigins::new(&web_origins))
             .layer(GrpcWebLayer::new())
             .layer(MapRequestLayer::new(accept::tell_peer))
-            .layer(RpcLayer::new(metrics, access))
+            .layer(RpcLayer::new(metrics, access, traces.clone()))
             .add_service(scheduler)
             .add_service(gateway)
             .add_service(access_server)
@@ -473,6 +482,7 @@ impl Bound {
         if let Err(error) = tasks.shutdown(STOP_LIMIT).await {
             warn!(%error, "the scheduler stops without waiting longer");
         }
+        traces.close().await;
         info!("scheduler stopped; open operations rest where they are");
         outcome.map_err(RunError::Serve)
     }

@@ -13,9 +13,10 @@ mod operations;
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, StreamExt as _};
-use quiesce_operation::Policy;
+use quiesce_operation::{Policy, Trace};
 use quiesce_protocol::v1;
 use quiesce_runtime::tasks::Tasks;
+use quiesce_runtime::trace_context::TraceContext;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
@@ -29,7 +30,7 @@ use crate::page::PAGE_MAX;
 use crate::registry::Registry;
 use crate::status::Problem;
 use crate::watch::Watches;
-use crate::{idempotency, retention};
+use crate::{idempotency, retention, traces};
 
 /// Most watches open at the same time. Each costs a cursor and some buffers; far more than people and machines that
 /// have a reason to look.
@@ -189,16 +190,18 @@ impl v1::scheduler_server::Scheduler for Service {
         &self,
         request: Request<v1::MigrateApplicationRequest>,
     ) -> Result<Response<v1::MigrateApplicationResponse>, Status> {
+        let trace = traced(&request);
         let opened = self.open(request).await?;
-        answer_made(operations::migrate(self, opened).await, |made| Some(&made.operation.as_ref()?.name))
+        answer_made(operations::migrate(self, opened, trace).await, |made| Some(&made.operation.as_ref()?.name))
     }
 
     async fn delete_application(
         &self,
         request: Request<v1::DeleteApplicationRequest>,
     ) -> Result<Response<v1::DeleteApplicationResponse>, Status> {
+        let trace = traced(&request);
         let opened = self.open(request).await?;
-        answer_made(operations::delete(self, opened).await, |made| Some(&made.operation.as_ref()?.name))
+        answer_made(operations::delete(self, opened, trace).await, |made| Some(&made.operation.as_ref()?.name))
     }
 
     async fn create_cluster(
@@ -406,4 +409,9 @@ impl v1::access_server::Access for Service {
         let (_, request) = self.open(request).await?;
         answer(access::revoke(self, request).await)
     }
+}
+
+/// Where a call stands in a trace, as the layer around the services has found out.
+fn traced<T>(request: &Request<T>) -> Option<Trace> {
+    request.extensions().get::<TraceContext>().map(traces::to_store)
 }

@@ -7,7 +7,6 @@
 //!
 //! The rules of a shutdown are in [`super::stopping`], those of a start in [`super::starting`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -422,7 +421,7 @@ impl Engine {
         let app = Arc::clone(&self.app);
         let shutdown_id = format!("local-{}", id::fresh(&self.options.machine));
         self.work.push(Box::pin(async move {
-            let order = StopOrder { shutdown_id, grace, parameters: BTreeMap::new() };
+            let order = StopOrder { shutdown_id, grace, ..StopOrder::default() };
             Done::ToldLocally { result: app.stop(order).await }
         }));
         Ok(())

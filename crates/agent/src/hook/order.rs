@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use quiesce_protocol::v1;
+use quiesce_runtime::trace_context::TraceContext;
 
 use super::refusal::{Refusal, Violation};
 use super::wire;
@@ -48,6 +49,8 @@ pub(crate) struct ShutdownOrder {
     pub(crate) reason: String,
     /// 0: no check.
     pub(crate) epoch: u64,
+    /// Of the headers, not of the message.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Start the application.
@@ -60,6 +63,8 @@ pub(crate) struct StartCommand {
     /// Whether the application is held when it does not come up: ordered by the scheduler, yes; at the start of the
     /// agent the agent ends with it.
     pub(crate) hold_on_failure: bool,
+    /// Of the headers, not of the message.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// What becomes of a stopped instance.
@@ -177,6 +182,7 @@ pub(crate) fn shutdown(request: v1::ShutdownRequest) -> Result<ShutdownOrder, Re
         kind,
         token: Token::new(request.completion_token),
         reason: request.reason,
+        trace: None,
     };
     checks.done(order)
 }
@@ -196,6 +202,7 @@ pub(crate) fn start(request: v1::StartApplicationRequest) -> Result<StartCommand
         heartbeat: checks.heartbeat(request.heartbeat_interval),
         reason: request.reason,
         hold_on_failure: true,
+        trace: None,
     };
     checks.done(command)
 }

@@ -9,11 +9,12 @@ use futures::stream::{self, Stream};
 use prost_types::Timestamp;
 use quiesce_protocol::v1::shutdown_hook_server::ShutdownHook;
 use quiesce_protocol::v1::{self, HookInfo};
+use quiesce_runtime::trace_context::TraceContext;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status};
 
 use super::engine::Command;
-use super::order;
+use super::order::{self, ShutdownOrder, StartCommand};
 use super::refusal::Refusal;
 use super::report::{Progress, StartProgress};
 use super::{Hook, wire};
@@ -68,6 +69,7 @@ impl ShutdownHook for Hook {
     }
 
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Result<Response<Self::ShutdownStream>, Status> {
+        let trace = traced(&request);
         let request = request.into_inner();
         // Of a repeated request nothing but the id counts (H1), so it is looked up before anything else is checked.
         if order::is_shutdown_id(&request.shutdown_id) {
@@ -77,7 +79,7 @@ impl ShutdownHook for Hook {
             }
         }
         let instance = request.instance.clone();
-        let order = Box::new(order::shutdown(request)?);
+        let order = Box::new(ShutdownOrder { trace, ..order::shutdown(request)? });
         self.own(&instance)?;
         let reports = self.ask(|reply| Command::Shutdown { order, reply }).await??;
         Ok(Response::new(follow_shutdown(reports)))
@@ -134,9 +136,10 @@ impl ShutdownHook for Hook {
         request: Request<v1::StartApplicationRequest>,
     ) -> Result<Response<Self::StartApplicationStream>, Status> {
         self.require(self.app.capabilities().start, "CAPABILITY_START")?;
+        let trace = traced(&request);
         let request = request.into_inner();
         let instance = request.instance.clone();
-        let command = order::start(request)?;
+        let command = StartCommand { trace, ..order::start(request)? };
         self.own(&instance)?;
         let reports = self.ask(|reply| Command::Start { command, reply }).await??;
         Ok(Response::new(follow_start(reports)))
@@ -180,6 +183,11 @@ impl Hook {
         self.commands.send(command(reply)).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())
     }
+}
+
+/// Where a call stands in a trace, if its caller says so.
+fn traced<T>(request: &Request<T>) -> Option<TraceContext> {
+    TraceContext::read(|name| request.metadata().get(name)?.to_str().ok())
 }
 
 /// What one value of the watch means for a stream.

@@ -204,6 +204,7 @@ impl Shutdown {
             settle: record.settle,
             token: None,
             parameters: Default::default(),
+            trace: None,
             reason: String::new(),
             epoch: record.epoch,
         };

@@ -145,6 +145,7 @@ impl Engine {
             application: identity.application().to_owned(),
             instance: identity.instance().to_owned(),
             cluster: identity.cluster().to_owned(),
+            trace: start.command.trace.clone(),
         };
         self.start = Some(start);
         let app = Arc::clone(&self.app);
@@ -311,5 +312,6 @@ pub(super) fn own_start(permission: Permission, heartbeat: Duration) -> StartCom
         heartbeat,
         reason: "the agent starts".to_owned(),
         hold_on_failure: false,
+        trace: None,
     }
 }

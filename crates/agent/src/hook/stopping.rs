@@ -313,6 +313,7 @@ impl Engine {
             kind: shutdown.order.kind,
             grace: shutdown.grace,
             parameters: shutdown.order.parameters.clone(),
+            trace: shutdown.order.trace.clone(),
         };
         let (work, handle) = abortable(drain(order));
         shutdown.stage = Stage::Draining(handle);
@@ -404,6 +405,7 @@ impl Engine {
             shutdown_id: shutdown.order.shutdown_id.clone(),
             grace: shutdown.grace,
             parameters: shutdown.order.parameters.clone(),
+            trace: shutdown.order.trace.clone(),
         };
         let (app, generation) = (Arc::clone(&self.app), self.generation);
         self.work.push(Box::pin(async move { Done::Told { generation, result: app.stop(order).await } }));

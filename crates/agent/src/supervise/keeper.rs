@@ -14,6 +14,7 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use quiesce_runtime::tasks::Tasks;
+use quiesce_runtime::trace_context::TraceContext;
 use tokio::{
     select,
     sync::{mpsc, watch},
@@ -347,6 +348,9 @@ impl Keeper {
         let epoch = self.permitted(order.permission)?;
         let run_id = id::fresh(&self.host().machine).to_string();
         let mut variables = self.variables(&order, epoch, &run_id);
+        variables.extend(
+            order.trace.iter().flat_map(TraceContext::variables).map(|(name, value)| (name.into(), value.into())),
+        );
         let mut callback = None;
         if let Some(script) = &mut self.script {
             let (opened, found) = script.open(&self.journal.host().machine, &order.application).await?;

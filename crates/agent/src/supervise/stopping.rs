@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use quiesce_runtime::trace_context::TraceContext;
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -88,6 +89,7 @@ impl Keeper {
         for (name, value) in order.parameters.iter().take(PARAMETERS_MAX) {
             variables.push((format!("QUIESCE_PARAMETER_{}", variable_name(name)), value.replace('\0', "")));
         }
+        variables.extend(order.trace.iter().flat_map(TraceContext::variables));
         info!(epoch = run.record.epoch, command = %line, "telling the application to stop");
         let helper = self
             .host()

@@ -15,7 +15,7 @@ use quiesce_agent::{
     journal::Journal,
     supervise::{Config, Supervisor},
 };
-use quiesce_runtime::tasks::Tasks;
+use quiesce_runtime::{tasks::Tasks, trace_context::TraceContext};
 use quiesce_testkit::eventually;
 use tempfile::TempDir;
 
@@ -98,6 +98,7 @@ pub(crate) fn new_epoch(epoch: u64) -> StartOrder {
         application: "db".into(),
         instance: "db-0".into(),
         cluster: "a".into(),
+        trace: None,
     }
 }
 
@@ -107,6 +108,11 @@ pub(crate) async fn start(supervisor: &Supervisor, epoch: u64) -> Result<(), Sta
 
 pub(crate) async fn stop(supervisor: &Supervisor, id: &str) {
     supervisor.stop(StopOrder { shutdown_id: id.into(), ..StopOrder::default() }).await.unwrap();
+}
+
+/// A place in somebody's trace.
+pub(crate) fn traced() -> TraceContext {
+    TraceContext { trace_id: 0xabc, span_id: 0xdef, sampled: true, state: "vendor=1".to_owned() }
 }
 
 /// Waits until the status is so.

@@ -7,7 +7,7 @@ use quiesce_agent::{
     supervise::Config,
 };
 
-use crate::ground::{Ground, is_alone, new_epoch, now, start, stop, until};
+use crate::ground::{Ground, is_alone, new_epoch, now, start, stop, traced, until};
 
 fn hold(epoch: u64) -> HoldOrder {
     HoldOrder { operation: "operations/o-1".into(), kind: HoldKind::Migrate, epoch }
@@ -24,11 +24,11 @@ async fn an_application_finds_out_who_it_is() {
         return;
     }
     let ground = Ground::new();
-    let script = "env | grep -E '^(QUIESCE_|NOTIFY_)' | sort >$0/env.new; mv $0/env.new $0/env";
+    let script = "env | grep -E '^(QUIESCE_|NOTIFY_|TRACE)' | sort >$0/env.new; mv $0/env.new $0/env";
     let mut config = ground.script(script);
     config.withheld = vec!["QUIESCE_TEST_ROLE".into()];
     let supervisor = ground.open(config).await;
-    start(&supervisor, 12).await.unwrap();
+    supervisor.start(StartOrder { trace: Some(traced()), ..new_epoch(12) }).await.unwrap();
     let environment = ground.written("env").await;
     let names: Vec<&str> = environment.lines().map(|line| line.split_once('=').unwrap().0).collect();
     assert_eq!(
@@ -39,9 +39,12 @@ async fn an_application_finds_out_who_it_is() {
             "QUIESCE_CLUSTER",
             "QUIESCE_EPOCH",
             "QUIESCE_INSTANCE",
-            "QUIESCE_RUN_ID"
+            "QUIESCE_RUN_ID",
+            "TRACEPARENT",
+            "TRACESTATE"
         ]
     );
+    assert!(environment.contains(&format!("TRACEPARENT={}\nTRACESTATE=vendor=1", traced())), "{environment}");
     assert!(environment.contains("QUIESCE_EPOCH=12\nQUIESCE_INSTANCE=db-0"), "{environment}");
 }
 

@@ -7,7 +7,7 @@ use quiesce_agent::{
     supervise::{Config, StopMethod},
 };
 
-use crate::ground::{Ground, lives, now, start, stop, until};
+use crate::ground::{Ground, lives, now, start, stop, traced, until};
 
 /// Says that it runs, counts SIGTERM, goes on.
 const COUNTS: &str = r#"n=0; trap 'n=$((n+1)); echo $n >$0/terms' TERM; echo up >$0/up; while :; do sleep 0.02; done"#;
@@ -131,7 +131,7 @@ async fn the_stop_command_learns_what_it_needs_and_its_success_is_no_proof() {
     let say = ground.file("said");
     let line = format!(
         "echo $QUIESCE_EPOCH $QUIESCE_SHUTDOWN_ID $QUIESCE_GRACE_SECONDS $QUIESCE_PARAMETER_HOW_FAST $QUIESCE_PID \
-         >{0}.new; mv {0}.new {0}",
+         $TRACEPARENT $TRACESTATE >{0}.new; mv {0}.new {0}",
         say.display()
     );
     config.stop = StopMethod::Command(line.parse().unwrap());
@@ -143,9 +143,10 @@ async fn the_stop_command_learns_what_it_needs_and_its_success_is_no_proof() {
         shutdown_id: "s-9".into(),
         grace: Some(Duration::from_secs(60)),
         parameters: BTreeMap::from([("how-fast".to_owned(), "very".to_owned())]),
+        trace: Some(traced()),
     };
     supervisor.stop(order).await.unwrap();
-    assert_eq!(ground.written("said").await, format!("4 s-9 60 very {pid}"));
+    assert_eq!(ground.written("said").await, format!("4 s-9 60 very {pid} {} vendor=1", traced()));
     let status = until(&supervisor, "the command to return", |status| status.message.contains("returned")).await;
     assert_eq!((status.state, status.end), (AppState::Stopping, None), "it still runs");
     supervisor.kill().await.unwrap();

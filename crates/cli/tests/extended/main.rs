@@ -10,6 +10,7 @@
 mod browser;
 mod census;
 mod chaos;
+mod collector;
 mod disk;
 mod external;
 mod grpcio;
@@ -36,5 +37,6 @@ mod stack;
 mod targets;
 mod tools;
 mod tour;
+mod traces;
 mod unfenced;
 mod writer;

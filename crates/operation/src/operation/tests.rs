@@ -82,6 +82,7 @@ pub(super) fn request(kind: Kind) -> Request {
         request_id: String::new(),
         labels: std::collections::BTreeMap::new(),
         time: Moment::from_millis(1_000_000),
+        trace: None,
     }
 }
 

@@ -99,6 +99,7 @@ impl Scene {
             request_id: "r-1".to_owned(),
             labels: BTreeMap::from([("team".to_owned(), "store".to_owned())]),
             time: now,
+            trace: None,
         };
         let source = Registered { instance: id("a-0"), cluster: cluster("a"), stop_order: 0, epoch: 6 };
         let target = Registered { instance: id("b-0"), cluster: cluster("b"), stop_order: 0, epoch: 0 };

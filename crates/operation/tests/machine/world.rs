@@ -105,6 +105,7 @@ impl World {
             request_id: String::new(),
             labels: BTreeMap::new(),
             time: now,
+            trace: None,
         };
         let starts_target = setup.kind == Kind::Migrate && setup.placement == Placement::Agents;
         let mut hooks = Vec::new();

@@ -146,6 +146,7 @@ impl World {
             request_id: String::new(),
             labels: BTreeMap::new(),
             time: ORIGIN,
+            trace: None,
         };
         let policy = Policy {
             grace_period: PATIENCE,

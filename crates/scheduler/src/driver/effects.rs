@@ -13,6 +13,7 @@ use quiesce_operation::report::{CallError, CallErrorClass};
 use quiesce_operation::{Disposition, Effect, Input, InstanceId, Operation};
 use quiesce_protocol::v1;
 use quiesce_runtime::tasks::Task;
+use quiesce_runtime::trace_context::TraceContext;
 use tonic::Streaming;
 use tracing::debug;
 
@@ -121,6 +122,7 @@ impl Effects {
             ask_first: must_ask_first(member),
             // A stream that is given up while it is open was silent: perhaps its connection is dead.
             redial: open,
+            trace: self.context.traces.of_shutdown(operation, &instance, attempt),
             instance: instance.clone(),
             attempt,
         };
@@ -189,10 +191,11 @@ impl Effects {
     fn start(&mut self, operation: &Operation, instance: InstanceId, epoch: u64) {
         let Some(start) = operation.start(&instance, epoch) else { return };
         let request = request::start(operation, start);
+        let trace = self.context.traces.of_start(operation, &instance, epoch);
         let (hook, limits, outlet) = self.line(operation, &instance);
         let name = instance.clone();
         self.spawn(operation, Kind::Start, instance, epoch, async move {
-            if let Err(Ended::Call(error)) = run_start(request, hook, limits, &name, epoch, &outlet).await {
+            if let Err(Ended::Call(error)) = run_start(request, trace, hook, limits, &name, epoch, &outlet).await {
                 outlet.answer(Input::StartCallEnded { instance: name, epoch, error }).await;
             }
         });
@@ -258,6 +261,7 @@ struct Stop {
     token: CompletionToken,
     ask_first: bool,
     redial: bool,
+    trace: Option<TraceContext>,
     instance: InstanceId,
     attempt: u32,
 }
@@ -277,7 +281,7 @@ impl Stop {
         if self.redial {
             hook.redial();
         }
-        let mut client = hook.client(limits.connect).await?;
+        let mut client = hook.client(limits.connect).await?.traced(self.trace.as_ref());
         if self.ask_first {
             let request = v1::GetShutdownRequest { shutdown_id: self.request.shutdown_id.clone() };
             match client.status(request, limits.answer).await {
@@ -291,6 +295,7 @@ impl Stop {
 
 async fn run_start(
     request: v1::StartApplicationRequest,
+    trace: Option<TraceContext>,
     hook: Reached,
     limits: Limits,
     instance: &InstanceId,
@@ -299,7 +304,10 @@ async fn run_start(
 ) -> Result<(), Ended> {
     let hook = hook.map_err(Ended::Call)?;
     let wanted = request.epoch;
-    let stream = Box::pin(async { hook.client(limits.connect).await?.start(request, limits.answer).await });
+    let stream = Box::pin(async {
+        let client = hook.client(limits.connect).await?;
+        client.traced(trace.as_ref()).start(request, limits.answer).await
+    });
     let stream = stream.await.map_err(Ended::Call)?;
     let read = |message| read_start(message, wanted);
     let input = |report| Input::StartReported { instance: instance.clone(), epoch, report };

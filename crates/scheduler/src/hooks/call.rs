@@ -8,6 +8,7 @@ use std::time::Duration;
 use quiesce_operation::report::{CallError, CallErrorClass};
 use quiesce_protocol::v1::shutdown_hook_client::ShutdownHookClient;
 use quiesce_protocol::{ERROR_DOMAIN, v1};
+use quiesce_runtime::trace_context::TraceContext;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -23,6 +24,8 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Client {
     inner: ShutdownHookClient<HookChannel>,
     bearer: Option<MetadataValue<Ascii>>,
+    /// Headers that say where the calls stand in a trace.
+    trace: Vec<(&'static str, MetadataValue<Ascii>)>,
 }
 
 impl Client {
@@ -36,7 +39,14 @@ impl Client {
         let inner = ShutdownHookClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self { inner, bearer }
+        Self { inner, bearer, trace: Vec::new() }
+    }
+
+    /// The same, for calls that stand there in a trace.
+    pub(crate) fn traced(mut self, context: Option<&TraceContext>) -> Self {
+        let headers = context.into_iter().flat_map(TraceContext::headers);
+        self.trace = headers.filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect();
+        self
     }
 
     /// Asks who is there. Also returns the hook's own word for the application's state.
@@ -126,6 +136,9 @@ impl Client {
         let mut request = Request::new(message);
         if let Some(bearer) = &self.bearer {
             request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        for (name, value) in &self.trace {
+            request.metadata_mut().insert(*name, value.clone());
         }
         request
     }

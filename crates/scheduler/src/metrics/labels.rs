@@ -18,6 +18,11 @@ pub(crate) trait Label: Copy + 'static {
     fn word(self) -> &'static str;
 }
 
+/// The word, for who knows nothing of labels.
+pub(crate) fn label(label: impl Label) -> &'static str {
+    label.word()
+}
+
 /// The same word as the contract spells it, for texts.
 pub(crate) fn name(label: impl Label) -> String {
     label.word().to_ascii_uppercase()
@@ -67,6 +72,17 @@ pub(crate) enum Extension {
     Granted,
     /// There is not, or less than was asked for.
     Denied,
+}
+
+/// What became of a span of a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exported {
+    /// The collector has it.
+    Sent,
+    /// The collector did not take it, or was not there.
+    Failed,
+    /// Too many waited already.
+    Dropped,
 }
 
 /// What a start was for.
@@ -200,6 +216,11 @@ labels! {
     }
     Turned { Limit => "limit", Tls => "tls", Preface => "preface", Attach => "attach_token" }
     Barred { Refused => "refused", Throttled => "throttled" }
+    Exported {
+        Sent => "sent",
+        Failed => "failed",
+        Dropped => "dropped",
+    }
     Extension { Granted => "granted", Denied => "denied" }
     Purpose { Target => "target", Rollback => "rollback" }
     Followed { One => "one", All => "all" }

@@ -10,7 +10,7 @@ use quiesce_store::Condition;
 use quiesce_store::embedded::CommitOutcome;
 
 use super::catalogue::{Catalogue, Labels, Values};
-use super::labels::{Barred, Ended, Extension, Followed, Purpose, Turned};
+use super::labels::{Barred, Ended, Exported, Extension, Followed, Purpose, Turned};
 use crate::hooks::HookState;
 
 /// Upper bounds in seconds: from a fast exit to the longest grace period.
@@ -65,6 +65,7 @@ pub(super) struct Series {
     pub(super) grpc_in_progress: Gauge,
     pub(super) authentications_failed: Family<Labels<1>, Counter>,
     pub(super) audit_waiting: Gauge,
+    pub(super) spans: Family<Labels<1>, Counter>,
     pub(super) connections: Gauge,
     pub(super) turned: Family<Labels<1>, Counter>,
     pub(super) certificate_seconds: Family<Labels<1>, Gauge>,
@@ -265,6 +266,11 @@ impl Series {
             audit_waiting: c.gauge(
                 "audit_lines_waiting",
                 "Lines of the audit log that could not be written yet; should be 0",
+            ),
+            spans: c.counters(
+                "trace_spans",
+                "Spans of traces, by what became of them; without traces there are none",
+                [Values::of::<Exported>("outcome")],
             ),
             connections: c.gauge("connections", "Connections of callers and agents that are open"),
             turned: c.counters(

@@ -181,6 +181,7 @@ fn deletion(instance: &InstanceId) -> (Operation, Vec<quiesce_operation::Event>)
         request_id: String::new(),
         labels: Default::default(),
         time: Moment::from_millis(0),
+        trace: None,
     };
     let policy = Policy { max_attempts: 1, max_extension: Duration::from_secs(10), ..Policy::built_in() };
     let member = Registered { instance: instance.clone(), cluster, stop_order: 0, epoch: 1 };

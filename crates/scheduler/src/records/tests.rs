@@ -46,6 +46,7 @@ fn operation() -> (Operation, Vec<quiesce_operation::Event>) {
         request_id: "ticket-1".to_owned(),
         labels: labels(),
         time: moment(1_000),
+        trace: None,
     };
     let registered = |name: &str, at: &str| Registered {
         instance: InstanceId::parse(name).unwrap(),

@@ -34,6 +34,7 @@ use crate::rpc::{MESSAGE_BYTES_MAX, RpcLayer};
 use crate::secrets::entropy_of;
 use crate::service::{Parts, Service};
 use crate::steady::Steady;
+use crate::traces::Traces;
 use crate::watch::Watches;
 
 /// Takes calls as HTTP requests and answers them.
@@ -48,6 +49,7 @@ pub struct Running {
     pub(super) hooks: Hooks,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
     pub(super) tasks: Tasks,
     /// How many operations were taken up.
     pub(super) resumed: usize,
@@ -66,7 +68,7 @@ impl Running {
     /// The first two of them without sockets: each takes the requests of its own service.
     #[must_use]
     pub fn services(&self) -> (GrpcService, GrpcService) {
-        let layer = RpcLayer::new(self.metrics.clone(), Arc::clone(&self.access));
+        let layer = RpcLayer::new(self.metrics.clone(), Arc::clone(&self.access), self.traces.clone());
         let (scheduler, gateway, _) = self.servers();
         let scheduler = BoxCloneSyncService::new(layer.layer(scheduler));
         let gateway = BoxCloneSyncService::new(layer.layer(gateway));
@@ -107,7 +109,7 @@ impl Opened {
     pub async fn start(self, dial: Arc<dyn Dial>, drain: &drain::Watch) -> Result<Running, RunError> {
         let read = |error: LoadError| RunError::Read(Box::new(error));
         let tasks = Tasks::new();
-        let Self { store, timeline, secrets, machine, config, audit, metrics, .. } = self;
+        let Self { store, timeline, secrets, machine, config, audit, metrics, traces, .. } = self;
         let clock: Arc<dyn Clock> = Arc::new(Steady::new(Arc::clone(&timeline) as Arc<dyn Clock>));
         let hooks = Hooks::new(Arc::clone(&secrets), Arc::clone(&clock), dial, tasks.clone(), drain.clone());
         for instance in load_all::<InstanceRecord>(&*store, Scan::all(Space::Instances)).await.map_err(read)? {
@@ -121,10 +123,11 @@ impl Opened {
             secrets: Arc::clone(&secrets),
             tasks: tasks.clone(),
             drain: drain.clone(),
+            traces: traces.clone(),
             randomness: Box::new(move || jitter.randomness()),
         });
         let (history, follower): (History, Follower) =
-            history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone());
+            history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone(), traces.listener(&clock));
         let retention = Retention { store: Arc::clone(&store), clock: Arc::clone(&clock), timeline: Some(timeline) };
         tasks.spawn("retention", retention.run(drain.clone()));
         let plan = driver.recover().await.map_err(RunError::Recover)?;
@@ -173,6 +176,6 @@ impl Opened {
             hooks_in_clear: config.hooks_in_clear,
         });
         let resumed = plan.resume.len();
-        Ok(Running { service, access, attachments, driver, hooks, clock, metrics, tasks, resumed })
+        Ok(Running { service, access, attachments, driver, hooks, clock, metrics, traces, tasks, resumed })
     }
 }

@@ -1,7 +1,7 @@
 //! Scheduler RPCs about operations: what begins them, what shows them, what people ask of them.
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
-use quiesce_operation::{Caller, Kind, OperationId};
+use quiesce_operation::{Caller, Kind, OperationId, Trace};
 use quiesce_protocol::v1;
 use quiesce_store::{Revision, Scan, Space};
 
@@ -22,6 +22,7 @@ use crate::watch::{BOOKMARK_DEFAULT, BOOKMARK_MIN, Scope, purpose_of_all};
 pub(super) async fn migrate(
     service: &Service,
     (caller, request): (Principal, v1::MigrateApplicationRequest),
+    trace: Option<Trace>,
 ) -> Result<v1::MigrateApplicationResponse, Problem> {
     let mut bad = Violations::new();
     let application = bad.application("name", &request.name);
@@ -35,13 +36,14 @@ pub(super) async fn migrate(
     let application = bad.finish(application)?;
     let ask = Ask { application, kind: Kind::Migrate, target, source, policy, force: false, reason, labels, etag };
     let (operation, plan) =
-        begin(service, ask, Asker { identity: caller.name, request_id }, request.validate_only).await?;
+        begin(service, ask, Asker { identity: caller.name, request_id, trace }, request.validate_only).await?;
     Ok(v1::MigrateApplicationResponse { operation: Some(operation), plan })
 }
 
 pub(super) async fn delete(
     service: &Service,
     (caller, request): (Principal, v1::DeleteApplicationRequest),
+    trace: Option<Trace>,
 ) -> Result<v1::DeleteApplicationResponse, Problem> {
     let mut bad = Violations::new();
     let application = bad.application("name", &request.name);
@@ -54,7 +56,7 @@ pub(super) async fn delete(
     let (kind, force) = (Kind::Delete, request.force);
     let ask = Ask { application, kind, target: None, source: None, policy, force, reason, labels, etag };
     let (operation, plan) =
-        begin(service, ask, Asker { identity: caller.name, request_id }, request.validate_only).await?;
+        begin(service, ask, Asker { identity: caller.name, request_id, trace }, request.validate_only).await?;
     Ok(v1::DeleteApplicationResponse { operation: Some(operation), plan })
 }
 

@@ -23,6 +23,7 @@ fn accepted(id: &str, application: &str) -> Operation {
         request_id: String::new(),
         labels: BTreeMap::new(),
         time: NOW,
+        trace: None,
     };
     let member = Registered { instance: instance("a"), cluster: cluster(SOURCE), stop_order: 0, epoch: 0 };
     Operation::accept(operation_id(id), request, hasty(), vec![member], Vec::new(), 0).0

@@ -25,6 +25,7 @@ use crate::driver::{Handle, Parts};
 use crate::hooks::{Dialler, Hooks};
 use crate::records::{self, ApplicationRecord, Connect, EventRecord, InstanceRecord, OperationRecord};
 use crate::secrets::{Rotation, Secrets, entropy_of};
+use crate::traces::Traces;
 
 /// Longest wait for anything.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -115,6 +116,7 @@ impl World {
             secrets: Arc::clone(&secrets),
             tasks: tasks.clone(),
             drain,
+            traces: Traces::default(),
             randomness: Box::new(|| Box::new(|| 0.5)),
         });
         Self { store, clock, hooks, secrets, attachments, handle, tasks, drain: signal }
@@ -194,6 +196,7 @@ impl World {
             request_id: String::new(),
             labels: BTreeMap::new(),
             time: self.now(),
+            trace: None,
         };
         let (operation, events) =
             Operation::accept(operation_id(id), request, policy, registered(SOURCE), registered(TARGET), 0);

@@ -50,6 +50,7 @@ impl Scene {
             request_id: String::new(),
             labels: BTreeMap::new(),
             time: moment(1_000),
+            trace: None,
         };
         let member = Registered { instance: instance(), cluster: cluster(), stop_order: 0, epoch: 2 };
         let id = OperationId::parse("op-1").unwrap();

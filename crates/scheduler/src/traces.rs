@@ -8,6 +8,8 @@ mod export;
 mod ids;
 mod settings;
 mod tale;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

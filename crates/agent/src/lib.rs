@@ -78,6 +78,7 @@
 pub mod application;
 pub mod args;
 pub mod attach;
+mod connection;
 pub mod credential;
 pub mod delegate;
 mod format;

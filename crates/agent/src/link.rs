@@ -200,7 +200,7 @@ impl Link {
         let (token, serving): (_, BoxFuture<'_, _>) = match listener {
             Listener::Tcp(listener, tls) => {
                 let (token, access) = Access::bearer();
-                (Some(token), Box::pin(serve::serve(hook, access, listen::incoming(listener, tls), drain)))
+                (Some(token), Box::pin(serve::serve_all(hook, access, listen::incoming(listener, tls), drain)))
             }
             Listener::Unix(listener) => {
                 let incoming = UnixListenerStream::new(listener);

@@ -4,21 +4,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{self, FuturesUnordered, Stream, StreamExt as _};
+use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 use quiesce_runtime::machine::{Listener, Socket};
 use quiesce_runtime::telemetry::chain;
 use quiesce_runtime::tls::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
-use tonic::transport::server::Connected;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
+
+use crate::connection::Connection;
 
 /// What is spoken, for ALPN.
 pub(crate) const PROTOCOL: &[u8] = b"h2";
@@ -36,9 +34,6 @@ const _: () = assert!(HANDSHAKES_MAX < CONNECTIONS_MAX, "strangers must not take
 /// find out who is gone.
 const PREFACE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Length of what HTTP/2 begins with.
-const PREFACE_BYTES: usize = 24;
-
 /// Pause after a failed accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,13 +41,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) fn incoming(
     listener: Box<dyn Listener>,
     tls: Option<Acceptor>,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
+) -> BoxStream<'static, io::Result<Connection>> {
     let door =
         Door { listener, tls, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), handshakes: FuturesUnordered::new() };
     stream::unfold(door, |mut door| async move {
         let connection = door.next().await;
         Some((Ok(connection), door))
     })
+    .boxed()
 }
 
 struct Door {
@@ -96,7 +92,7 @@ impl Door {
                 Some(tls) => secure(&tls, socket, peer).await?,
                 None => socket,
             };
-            Some(Connection { socket, patience: Patience::new(PREFACE_LIMIT), _place: place })
+            Some(Connection::new(socket, Some(PREFACE_LIMIT), place))
         }));
     }
 }
@@ -120,90 +116,12 @@ async fn secure(tls: &Acceptor, socket: Box<dyn Socket>, peer: SocketAddr) -> Op
     }
 }
 
-/// Patience with whoever has not said yet what HTTP/2 begins with. Until then there are no pings that would find out that
-/// nobody is there.
-pub(crate) struct Patience {
-    /// Bytes that are missing.
-    unsaid: usize,
-    end: Pin<Box<Sleep>>,
-}
-
-impl Patience {
-    pub(crate) fn new(limit: Duration) -> Self {
-        Self { unsaid: PREFACE_BYTES, end: Box::pin(sleep(limit)) }
-    }
-
-    /// What came of a read that brought so many bytes; an error when it has taken too long.
-    pub(crate) fn with(
-        &mut self,
-        read: Poll<io::Result<()>>,
-        said: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.unsaid > 0 {
-            self.unsaid = self.unsaid.saturating_sub(said);
-            if read.is_pending() && self.end.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it says nothing")));
-            }
-        }
-        read
-    }
-}
-
-/// An accepted connection; it has its place as long as it lives.
-pub(crate) struct Connection {
-    socket: Box<dyn Socket>,
-    patience: Patience,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        let said = buf.filled().len() - before;
-        self.patience.with(read, said, cx)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use quiesce_runtime::machine::Machine;
     use quiesce_runtime::tls::{AcceptorFiles, ClientCertificates, KeyPair, NamedFile};
     use quiesce_testkit::certificates::Authority;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpStream;
     use tokio::time::timeout;
 
@@ -266,28 +184,5 @@ mod tests {
         timeout(LIMIT, until_full).await.unwrap();
         assert_eq!(door.handshakes.len(), HANDSHAKES_MAX);
         assert_eq!(door.places.available_permits(), CONNECTIONS_MAX - HANDSHAKES_MAX);
-    }
-
-    #[tokio::test]
-    async fn who_does_not_begin_to_speak_http2_is_hung_up_on() {
-        let (listener, address) = listener().await;
-        let mut incoming = Box::pin(incoming(listener, None));
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let mut connection = incoming.next().await.unwrap().unwrap();
-        client.write_all(b"PRI * HTTP/2.0").await.unwrap();
-        let mut said = [0; 14];
-        connection.read_exact(&mut said).await.unwrap();
-        tokio::time::pause();
-        let mut more = [0; 64];
-        let error = connection.read(&mut more).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        tokio::time::resume();
-
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let mut connection = incoming.next().await.unwrap().unwrap();
-        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        let mut said = [0; PREFACE_BYTES];
-        connection.read_exact(&mut said).await.unwrap();
-        assert_eq!(connection.patience.unsaid, 0, "from then on it may be silent");
     }
 }

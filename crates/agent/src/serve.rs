@@ -5,27 +5,23 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use quiesce_protocol::v1::shutdown_hook_server::{SERVICE_NAME, ShutdownHookServer};
 use quiesce_runtime::drain;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use quiesce_runtime::machine::Socket;
 use tokio::sync::{oneshot, watch};
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes};
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Code, Request, Status};
 use tower::Layer as _;
 use tower::util::{BoxCloneSyncService, MapResponse, MapResponseLayer};
 
+use crate::connection::Connection;
 use crate::hook::{Hook, HookRefusal};
-use crate::listen::Patience;
 use crate::token::Digest;
 
 /// The agent sends an HTTP/2 PING this often (rule A3): below the 60 s after which load balancers and NAT forget a
@@ -129,35 +125,43 @@ pub enum ServeError {
 /// accepted, and it returns when those under way have ended. A call that lasts has to be bounded by the caller.
 pub async fn serve<I, C>(hook: Hook, access: Access, incoming: I, drain: drain::Watch) -> Result<(), ServeError>
 where
-    I: Stream<Item = io::Result<C>>,
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    I: Stream<Item = io::Result<C>> + Send + 'static,
+    C: Socket,
 {
-    let routes = routes(hook, access)?;
-    Server::builder()
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .http2_max_header_list_size(HEADERS_MAX)
-        .max_concurrent_streams(STREAMS_MAX)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, drain.into_signaled())
-        .await
-        .map_err(ServeError::Transport)
+    let incoming = incoming.map(|accepted| accepted.map(|socket| Connection::new(socket, None, ())));
+    serve_all(hook, access, incoming.boxed(), drain).await
 }
 
 /// Serves `hook` on one connection until it is lost or `drain` is announced.
-pub async fn serve_connection<C>(hook: Hook, connection: C, drain: drain::Watch) -> Result<(), ServeError>
-where
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub async fn serve_connection(hook: Hook, connection: impl Socket, drain: drain::Watch) -> Result<(), ServeError> {
     let (alive, gone) = oneshot::channel::<()>();
-    let connection = Noticed { inner: connection, patience: Patience::new(GREETING_LIMIT), _alive: Arc::new(alive) };
+    let connection = Connection::new(connection, Some(GREETING_LIMIT), alive);
     // The server takes the end of `incoming` for the end of its work, so that comes when the connection is dropped.
     let end = stream::once(async move {
         // Nothing is ever sent: this returns when the other half is dropped together with the connection.
         let _dropped = gone.await;
     });
     let incoming = stream::once(async { Ok(connection) }).chain(end.filter_map(|()| async { None }));
-    serve(hook, Access::connected(), incoming, drain).await
+    serve_all(hook, Access::connected(), incoming.boxed(), drain).await
+}
+
+/// Everything that is served is served here, on connections of one type: a server for each would be a tenth of a small
+/// agent.
+pub(crate) async fn serve_all(
+    hook: Hook,
+    access: Access,
+    incoming: BoxStream<'static, io::Result<Connection>>,
+    drain: drain::Watch,
+) -> Result<(), ServeError> {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .http2_max_header_list_size(HEADERS_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_routes(routes(hook, access)?)
+        .serve_with_incoming_shutdown(incoming, drain.into_signaled())
+        .await
+        .map_err(ServeError::Transport)
 }
 
 /// Takes calls of the hook as HTTP requests and answers them.
@@ -218,52 +222,4 @@ fn complete(response: http::Response<Body>) -> http::Response<Body> {
         _ => return response,
     };
     Status::from(refusal).into_http()
-}
-
-/// A connection whose end can be noticed, and that is given up when nothing is ever said on it.
-struct Noticed<C> {
-    inner: C,
-    patience: Patience,
-    _alive: Arc<oneshot::Sender<()>>,
-}
-
-impl<C> Connected for Noticed<C> {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Noticed<C> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        let said = buf.filled().len() - before;
-        self.patience.with(read, said, cx)
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Noticed<C> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
 }

@@ -301,6 +301,7 @@ impl Mutant {
             }
             Some(Fault::LateResult) => Box::pin(reports.then(|response| async {
                 if is_final(&response) {
+                    // This is the fault, nothing is waited for.
                     tokio::time::sleep(Duration::from_secs(3)).await;
                 }
                 response
@@ -323,6 +324,7 @@ impl Mutant {
                 }
             }),
             Some(Fault::WaitsForTheFirst) => {
+                // As above: to be late is the fault.
                 let late = Duration::from_millis(1_100);
                 Box::pin(
                     stream::once(tokio::time::sleep(late))

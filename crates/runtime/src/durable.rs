@@ -15,9 +15,7 @@ const MODE: u32 = 0o600;
 /// # Errors
 /// The file is there already, or cannot be made.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    write(path, content)?;
     sync_directory(path)
 }
 
@@ -29,9 +27,17 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     // What an interrupted call has left may have been made under other rules.
     remove(&new)?;
-    create(&new, content)?;
+    // Its name need not last: either name is durable with the directory, behind the renaming.
+    write(&new, content)?;
     fs::rename(&new, path)?;
     sync_directory(path)
+}
+
+/// A new file whose content is durable, its name not yet.
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// Removes `path`, which may be gone already. Durable when it returns.

@@ -15,6 +15,12 @@ use rustix::{io::Errno, process::Signal};
 /// More than any environment the kernel accepts in its default configuration (a quarter of an 8 MiB stack).
 const ENVIRON_MAX: u64 = 4 << 20;
 
+/// Flag of threads of the kernel, half of all entries on a small machine (`include/linux/sched.h`).
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// More than any `/proc/PID/stat`: some fifty numbers and a name. The kernel writes it at one go.
+const STAT_MAX: usize = 2048;
+
 /// One line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
@@ -41,6 +47,8 @@ pub enum State {
     Zombie,
     /// Ended and about to vanish.
     Dead,
+    /// A thread of the kernel itself, which is no program and has no environment.
+    Kernel,
 }
 
 impl Entry {
@@ -66,14 +74,15 @@ impl Entry {
         // The name stands in parentheses and may itself contain anything, parentheses and line ends included.
         let (pid, rest) = stat.split_once(" (")?;
         let (_, rest) = rest.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        Some(Self {
-            pid: pid.parse().ok()?,
-            parent: fields.get(1)?.parse().ok()?,
-            group: fields.get(2)?.parse().ok()?,
-            start: fields.get(19)?.parse().ok()?,
-            state: State::parse(*fields.first()?.as_bytes().first()?, fields.get(17)?.parse().ok()?),
-        })
+        // In the order of proc_pid_stat(5): state is field 3, flags are field 9, threads field 20, the start field 22.
+        let mut fields = rest.split_ascii_whitespace();
+        let letter = *fields.next()?.as_bytes().first()?;
+        let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let flags: u32 = fields.nth(3)?.parse().ok()?;
+        let threads = fields.nth(10)?.parse().ok()?;
+        let start = fields.nth(1)?.parse().ok()?;
+        let state = if flags & PF_KTHREAD == 0 { State::parse(letter, threads) } else { State::Kernel };
+        Some(Self { pid: pid.parse().ok()?, parent, group, start, state })
     }
 }
 
@@ -91,8 +100,10 @@ impl State {
 
 /// The entry of one process; `None` when there is no such process.
 pub(crate) fn entry(pid: i32) -> io::Result<Option<Entry>> {
-    let Some(stat) = unless_gone(fs::read(format!("/proc/{pid}/stat")))? else { return Ok(None) };
-    let stat = String::from_utf8_lossy(&stat);
+    let mut stat = [0; STAT_MAX];
+    let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat));
+    let Some(length) = unless_gone(read)? else { return Ok(None) };
+    let stat = String::from_utf8_lossy(&stat[..length]);
     match Entry::parse(&stat) {
         Some(entry) => Ok(Some(entry)),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat cannot be read: {stat}"))),
@@ -203,6 +214,13 @@ mod tests {
         let stat = |threads| format!("42 (a) Z 7 8 9 0 -1 0 1 0 0 0 5 6 0 0 20 0 {threads} 0 777 1000 10");
         assert!(!Entry::parse(&stat(1)).unwrap().lives());
         assert!(Entry::parse(&stat(2)).unwrap().lives());
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_is_no_program() {
+        let entry = Entry::parse("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 9 0 0 20 0 1 0 8 0 0").unwrap();
+        assert_eq!(entry.state, State::Kernel);
+        assert!(!entry.lives());
     }
 
     #[test]

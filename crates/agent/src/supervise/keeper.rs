@@ -224,10 +224,12 @@ impl Keeper {
             Event::Message(message) => self.hear(message).await,
             Event::ProcessEnded => {
                 self.hear_last_words().await;
-                if self.child_signal.next().now_or_never().is_some() {
+                // Somebody waits for what is found; zombies change nothing about that, and can wait themselves.
+                let has_children = self.child_signal.next().now_or_never().is_some();
+                self.look().await;
+                if has_children {
                     self.reap_orphans();
                 }
-                self.look().await;
             }
             Event::ChildEnded => {
                 self.reap_orphans();

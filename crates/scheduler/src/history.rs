@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use quiesce_operation::{Moment, Operation};
 use quiesce_protocol::v1;
 use quiesce_runtime::clock::Clock;
 use quiesce_runtime::drain;
@@ -115,7 +116,10 @@ impl Follower {
     pub(crate) async fn run(mut self, drain: drain::Watch) {
         let mut durable = self.store.durable();
         let mut cursor = self.head.borrow().revision;
-        self.recall(cursor).await;
+        if let Err(error) = self.recall(cursor).await {
+            let error = quiesce_runtime::telemetry::chain(&error);
+            warn!(%error, "traces of operations that are open will begin in the middle");
+        }
         loop {
             let target = *durable.borrow_and_update();
             let mut again = false;
@@ -141,22 +145,24 @@ impl Follower {
         self.head.send_modify(|head| head.closed = true);
     }
 
+    /// Operations are open that an earlier process has begun. To be said before it runs.
+    pub(crate) fn resumed<'a>(&mut self, operations: impl Iterator<Item = &'a Operation>) {
+        if let Some(traces) = &mut self.traces {
+            traces.resumed(operations);
+        }
+    }
+
     /// What the log already tells of operations that are open, for their traces.
-    async fn recall(&mut self, to: Revision) {
-        let Some(traces) = &mut self.traces else { return };
-        let mut cursor = Revision::ZERO;
+    async fn recall(&mut self, to: Revision) -> Result<(), LoadError> {
+        let Some(traces) = &mut self.traces else { return Ok(()) };
+        let mut cursor = since(&*self.store, traces.begin(), to).await?;
         while cursor < to {
-            let page = match read_log(&*self.store, cursor, READ_MAX).await {
-                Ok(page) => page,
-                Err(error) => {
-                    let error = quiesce_runtime::telemetry::chain(&error);
-                    return warn!(%error, "traces of open operations begin in the middle");
-                }
-            };
-            let Some(last) = page.last() else { return };
+            let page = read_log(&*self.store, cursor, READ_MAX).await?;
+            let Some(last) = page.last() else { break };
             cursor = last.revision;
             page.iter().filter(|stored| stored.revision <= to).for_each(|stored| traces.recall(&stored.record));
         }
+        Ok(())
     }
 
     async fn follow(&mut self, from: Revision, to: Revision) -> Result<(), LoadError> {
@@ -213,6 +219,20 @@ async fn read_log(store: &dyn Store, after: Revision, limit: usize) -> Result<Ve
     entries.iter().map(from_entry::<EventRecord>).collect()
 }
 
+/// A place in the log, not above `to`, before everything that has happened since `begin`: found by halves, for the log can be
+/// long and its end is what matters.
+async fn since(store: &dyn Store, begin: Moment, to: Revision) -> Result<Revision, LoadError> {
+    let (mut low, mut high) = (Revision::ZERO.as_u64(), to.as_u64());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match read_log(store, Revision::new(middle), 1).await?.first() {
+            Some(stored) if stored.record.time < begin => low = stored.revision.as_u64(),
+            Some(_) | None => high = middle,
+        }
+    }
+    Ok(Revision::new(low.min(to.as_u64())))
+}
+
 fn seen(clock: &dyn Clock, stored: &Stored<EventRecord>) -> Seen {
     let event = Arc::new(event_to_wire(clock, &stored.record, stored.revision));
     Seen { revision: stored.revision, event }
@@ -261,5 +281,34 @@ impl History {
     pub(crate) async fn floor(&self) -> Result<Revision, Problem> {
         let trimmed = load::<HistoryRecord>(&*self.store, history_key()).await?;
         Ok(trimmed.map_or(Revision::ZERO, |stored| Revision::new(stored.record.trimmed_through)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quiesce_store::Batch;
+    use quiesce_store::memory::MemoryStore;
+    use quiesce_store::record::encode;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::traces::tests::story;
+
+    #[tokio::test]
+    async fn the_beginning_of_what_matters_is_found_in_a_long_log() {
+        let store = MemoryStore::new(Uuid::nil());
+        let event = story("").remove(0);
+        for second in 0..50 {
+            let event = EventRecord { time: Moment::from_millis(second * 1_000), ..event.clone() };
+            store.commit(Batch::new().append(Space::Events, encode(&event))).await.unwrap();
+        }
+        let to = *store.durable().borrow();
+        for (begin, first) in [(0, 0), (500, 1), (1_000, 1), (30_000, 30), (49_000, 49)] {
+            let place = since(&store, Moment::from_millis(begin), to).await.unwrap();
+            let next = read_log(&store, place, 1).await.unwrap();
+            assert_eq!(next[0].record.time, Moment::from_millis(first * 1_000), "since {begin}");
+        }
+        assert_eq!(since(&store, Moment::from_millis(60_000), to).await.unwrap(), to, "nothing since then");
+        assert_eq!(since(&store, Moment::from_millis(0), Revision::ZERO).await.unwrap(), Revision::ZERO);
     }
 }

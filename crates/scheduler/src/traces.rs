@@ -9,7 +9,7 @@ mod ids;
 mod settings;
 mod tale;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span, SpanProcessor as _};
-use quiesce_operation::{InstanceId, Operation, Trace};
+use quiesce_operation::{InstanceId, Moment, Operation, Trace};
 use quiesce_runtime::clock::Clock;
 use quiesce_runtime::machine::Machine;
 use quiesce_runtime::trace_context::TraceContext;
@@ -104,7 +104,7 @@ impl Traces {
     /// Hears the event log, if anything is recorded.
     pub(crate) fn listener(&self, clock: &Arc<dyn Clock>) -> Option<Listener> {
         let queue = self.recording.as_ref()?.queue.clone();
-        Some(Listener { tales: Tales::new(Arc::clone(clock)), queue })
+        Some(Listener { tales: Tales::new(Arc::clone(clock)), queue, begin: None })
     }
 
     /// Sends what still waits, for a while.
@@ -154,9 +154,24 @@ impl TracedCall {
 pub(crate) struct Listener {
     tales: Tales,
     queue: Queue,
+    /// When the first of the operations that are open was accepted.
+    begin: Option<Moment>,
 }
 
 impl Listener {
+    /// Operations are open that an earlier process has begun.
+    pub(crate) fn resumed<'a>(&mut self, operations: impl Iterator<Item = &'a Operation>) {
+        let traced = operations.filter(|operation| operation.request().trace.is_some());
+        self.begin = traced.map(|operation| operation.request().time).min();
+    }
+
+    /// Since when there is something in the log that has not been told yet, or perhaps not.
+    pub(crate) fn begin(&self) -> Moment {
+        let recent = self.tales.recent();
+        // Events are in the order in which they became durable, which is not quite that in which they happened.
+        self.begin.map_or(recent, |begin| tale::before(begin).min(recent))
+    }
+
     /// An event, in the order of the log.
     pub(crate) fn hear(&mut self, event: &EventRecord) {
         for span in self.tales.hear(event) {
@@ -168,7 +183,7 @@ impl Listener {
     /// shortly before that it may have got lost with the process: told twice, it has the same ids.
     pub(crate) fn recall(&mut self, event: &EventRecord) {
         let spans = self.tales.hear(event);
-        if self.tales.is_recent(event.time) {
+        if event.time >= self.tales.recent() {
             spans.into_iter().for_each(|span| self.queue.on_end(span));
         }
     }

@@ -126,13 +126,14 @@ impl Opened {
             traces: traces.clone(),
             randomness: Box::new(move || jitter.randomness()),
         });
-        let (history, follower): (History, Follower) =
+        let (history, mut follower): (History, Follower) =
             history::open(Arc::clone(&store), Arc::clone(&clock), metrics.clone(), traces.listener(&clock));
         let retention = Retention { store: Arc::clone(&store), clock: Arc::clone(&clock), timeline: Some(timeline) };
         tasks.spawn("retention", retention.run(drain.clone()));
         let plan = driver.recover().await.map_err(RunError::Recover)?;
         // What is open is counted before what happens to it.
         plan.resume.iter().for_each(|stored| metrics.resumed(&stored.operation));
+        follower.resumed(plan.resume.iter().map(|stored| &stored.operation));
         tasks.spawn("history", follower.run(drain.clone()));
         let default_policy = Arc::new(config.default_policy);
         let registry = Registry {

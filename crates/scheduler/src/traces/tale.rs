@@ -35,6 +35,11 @@ const EVENTS_MAX: usize = 128;
 /// What ended so shortly before the process began may not have been sent by the one before: batches wait for 5 s by default.
 const RECENT: Duration = Duration::from_secs(60);
 
+/// So long before.
+pub(super) fn before(moment: Moment) -> Moment {
+    Moment::from_millis(moment.as_millis().saturating_sub(RECENT.as_millis().try_into().unwrap_or(u64::MAX)))
+}
+
 /// The operations that are under way.
 pub(super) struct Tales {
     clock: Arc<dyn Clock>,
@@ -72,9 +77,9 @@ impl Tales {
         Self { clock, open: BTreeMap::new(), scope: InstrumentationScope::builder(settings::SCOPE).build() }
     }
 
-    /// Whether what happened then may have got lost with the process before.
-    pub(super) fn is_recent(&self, time: Moment) -> bool {
-        self.clock.now().saturating_sub(time.as_millis()) < RECENT.as_millis() as u64
+    /// What has happened since may have got lost with the process before.
+    pub(super) fn recent(&self) -> Moment {
+        before(Moment::from_millis(self.clock.now()))
     }
 
     /// An event, in the order of the log. Returns everything there is to tell once an operation is over.
@@ -83,13 +88,17 @@ impl Tales {
         let Some(place) = operation.request.trace.as_ref().and_then(stored).filter(|place| place.sampled) else {
             return Vec::new();
         };
+        let is_over = operation.state.is_final();
+        if is_over && event.kind != EventKind::StateChanged {
+            return Vec::new(); // it was told with the change
+        }
         // Whose beginning is not in the log any more begins with what is known of it.
         let tale = self
             .open
             .entry(operation.id.clone())
             .or_insert_with(|| Tale { states: vec![(event.previous, operation.request.time)], ..Tale::default() });
         tale.hear(event, &*self.clock);
-        if !operation.state.is_final() || event.kind != EventKind::StateChanged {
+        if !is_over {
             return Vec::new();
         }
         let tale = self.open.remove(&operation.id).unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::records::EventRecord;
 const RECORDED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A deletion whose application does not end, and which a person then forces.
-fn story(parent: &str) -> Vec<EventRecord> {
+pub(crate) fn story(parent: &str) -> Vec<EventRecord> {
     let (cluster, instance) = (ClusterId::parse("a").unwrap(), InstanceId::parse("shop-0").unwrap());
     let at = |seconds: u64| Moment::from_millis(seconds * 1_000);
     let caller = Caller { identity: "ann".to_owned(), reason: "its host is gone".to_owned() };

@@ -42,7 +42,7 @@ enum BeginError {
 
 /// Runs an agent until its application has ended, and returns the exit code of the process: that of the application,
 /// 128 + signal if a signal ended it, 2 for wrong flags, 78 for an instance that was deleted for good. Sets up logging
-/// and a runtime of its own; call it from `main`.
+/// and a runtime of its own; call it from `main`, behind [`take_part`](crate::take_part).
 pub fn run(args: AgentArgs) -> ExitCode {
     let telemetry = args.telemetry();
     let (named, insecurity) = (args.instance.is_some(), args.reach.insecurity());

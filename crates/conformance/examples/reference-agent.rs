@@ -12,5 +12,8 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = quiesce_agent::take_part() {
+        return code;
+    }
     quiesce_agent::run(Cli::parse().agent)
 }

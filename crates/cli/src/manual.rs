@@ -14,6 +14,9 @@ use crate::args::Cli;
 const SECTION: &str = "1";
 /// What the heading of every page says.
 const MANUAL: &str = "Quiesce";
+/// Pages are made by whoever runs the command, and say for which version. Nothing at all would be no word on the line, and the
+/// version would be taken for the date.
+const NO_DATE: &str = " ";
 /// `quiesce agent` is the program `quiesce-agent`, and the page of that name is the program's.
 const AGENT: &str = "agent";
 
@@ -54,7 +57,8 @@ fn name(command: &Command) -> String {
 
 fn page(command: &Command, near: &[String]) -> Page {
     let version = format!("quiesce {}", env!("CARGO_PKG_VERSION"));
-    let man = Man::new(command.clone()).title(name(command)).section(SECTION).manual(MANUAL).source(version);
+    let man = Man::new(command.clone()).title(name(command)).section(SECTION).date(NO_DATE);
+    let man = man.manual(MANUAL).source(version);
     let mut text = Vec::new();
     let written = [
         man.render_title(&mut text),
